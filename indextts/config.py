@@ -322,3 +322,34 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{key} must be {kind.__name__}, not {value!r}")
     return value
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How to run: where the model is, on what device, and which accelerations are asked for."""
+
+    model_dir: Path = Path("checkpoints")
+    config_path: Path | None = None  # default: config.yaml in the model's own folder
+    device: str | None = None
+    fp16: bool = False
+    bf16: bool = False
+    deepspeed: bool = False
+    ds_config: Path | None = None
+    ds_tp_size: int = 1
+    cuda_kernel: bool = False
+    cuda_graph: bool = False
+    cpu_offload: bool = False
+    batch_size: int = 1
+    inference_timeout_s: float | None = None
+    strict: bool = False
+    qwen_emotion: bool = True
+    voice_cache_entries: int = 32
+
+    def __post_init__(self) -> None:
+        if self.fp16 and self.bf16:
+            raise ConfigError("fp16 and bf16 exclude each other: choose one")
+        for name in ("batch_size", "ds_tp_size", "voice_cache_entries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.inference_timeout_s is not None and not 30 <= self.inference_timeout_s <= 300:
+            raise ConfigError(f"the inference timeout must be 30 to 300 seconds, not {self.inference_timeout_s:g}")

@@ -1,0 +1,235 @@
+"""Everything that crosses a stage boundary, as frozen dataclasses.
+
+Shape legend: ``B`` batch rows, ``T`` frames of 20 ms (semantic embeddings and speech codes, 50 a second),
+``F`` mel frames (22,050 / 256 a second), ``M`` speech codes of one segment, ``N`` samples, ``L`` text tokens.
+Words: a *token* is text, a *code* is a semantic id, a *frame* is mel unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indextts.config import SamplingParams
+from indextts.errors import AudioError, EmotionError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class VoicePrompt:
+    """A recording of the voice to speak with, known by its content and not by its path."""
+
+    data: bytes = field(repr=False)
+    name: str = "voice"
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> VoicePrompt:
+        """Read a recording of any format the audio library decodes.
+
+        Raises:
+            AudioError: the file does not exist or cannot be read.
+        """
+        try:
+            return cls(Path(path).read_bytes(), Path(path).name)
+        except OSError as error:
+            raise AudioError(f"cannot read the recording {str(path)!r}: {error.strerror or error}") from error
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the content: what caches are keyed by."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class FromVoice:
+    """The emotion of the voice prompt itself."""
+
+
+@dataclass(frozen=True)
+class FromAudio:
+    """The emotion of another recording; ``alpha`` 0 is the prompt's emotion, 1 the recording's. Not clamped."""
+
+    prompt: VoicePrompt
+    alpha: float = 1.0
+
+
+@dataclass(frozen=True)
+class FromVector:
+    """Eight weights in the order of ``indextts.emotion.EMOTIONS``; ``alpha`` in 0..1 scales them."""
+
+    values: tuple[float, ...]
+    alpha: float = 1.0
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.values) != 8:
+            raise EmotionError(f"an emotion vector has 8 values, not {len(self.values)}")
+        if not all(np.isfinite(v) and v >= 0 for v in self.values):
+            raise EmotionError(f"emotion values must be finite and not negative: {list(self.values)}")
+
+
+@dataclass(frozen=True)
+class FromText:
+    """The emotion that a description expresses; None means: that of the text to be spoken."""
+
+    text: str | None = None
+    alpha: float = 1.0
+    random: bool = False
+
+
+Emotion = FromVoice | FromAudio | FromVector | FromText
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """What to say, in which voice and how. ``sampling`` None means the model's own defaults."""
+
+    text: str
+    voice: VoicePrompt
+    emotion: Emotion = field(default_factory=FromVoice)
+    sampling: SamplingParams | None = None
+    max_text_tokens_per_segment: int = 120
+    quick_streaming_tokens: int = 0
+    interval_silence_ms: int = 200
+    batch_size: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text that is spoken in one go."""
+
+    index: int
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """The pieces joined, with the word marker shown as a space."""
+        return "".join(self.tokens).replace("▁", " ").strip()
+
+    @property
+    def token_count(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What the model knows of a recorded voice (spec 13, step 2)."""
+
+    semantic_embedding: torch.Tensor  # [1, T, D], normalised
+    prompt_condition: torch.Tensor  # [1, F, C]
+    prompt_mel: torch.Tensor  # [1, n_mels, F]
+    style: torch.Tensor  # [1, S]
+    speaker_latents: torch.Tensor  # [1, latents, model_dim]
+    emotion_vector: torch.Tensor  # [1, model_dim], of the recording itself
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A voice together with the emotion to speak in."""
+
+    voice: Voice
+    emotion_vector: torch.Tensor  # [1, model_dim]
+
+
+@dataclass(frozen=True)
+class SpeechCodes:
+    """The speech of one segment before it has a sound."""
+
+    segment: Segment
+    codes: torch.Tensor  # [M] int64
+    latent: torch.Tensor  # [M, model_dim]
+    reached_limit: bool  # stopped by max_mel_tokens and not by itself
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """A piece of the result; the whole result is the concatenation of its chunks."""
+
+    samples: np.ndarray  # [N] int16
+    sample_rate_hz: int
+    segment: int
+    segments: int
+    is_silence: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: ``fraction`` in 0..1 and a word for people."""
+
+    fraction: float
+    message: str
+    segment: int = 0
+    segments: int = 0
+
+
+ProgressCallback = Callable[[Progress], None]
+StopCallback = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class StageTimings:
+    """Wall-clock seconds by stage."""
+
+    conditioning_s: float = 0.0
+    speech_s: float = 0.0
+    s2mel_s: float = 0.0
+    vocoder_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class SynthesisResult:
+    """The whole audio and how it came about."""
+
+    samples: np.ndarray  # [N] int16
+    sample_rate_hz: int
+    seed: int
+    segments: int
+    timings: StageTimings
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+    @property
+    def real_time_factor(self) -> float:
+        return self.timings.total_s / self.duration_s if len(self.samples) else float("inf")
+
+
+@dataclass(frozen=True)
+class AccelerationEntry:
+    """One option: what was asked, what runs, and why if that differs."""
+
+    option: str
+    asked: str
+    running: str
+    reason: str = ""
+
+    @property
+    def honoured(self) -> bool:
+        return not self.reason
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.running}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class AccelerationReport:
+    """What was asked for, what runs, and why: shown at start, in the page's footer and by the benchmark."""
+
+    device: str
+    entries: tuple[AccelerationEntry, ...] = ()
+
+    def lines(self) -> list[str]:
+        return [f"device: {self.device}", *map(str, self.entries)]

@@ -1,0 +1,100 @@
+"""Weight normalisation in the old parameter form, ``weight = weight_g * weight_v / ||weight_v||`` (spec 2.3).
+
+The released checkpoints store the pair ``weight_g``, ``weight_v``; torch's own function for this form is
+deprecated and its successor renames the parameters, so the few lines live here. The norm goes over all axes
+but the first (for a transposed convolution that is the input channel axis).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """Norm over all axes but the first, which keep size 1."""
+    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())), keepdim=True)
+
+
+class _WeightNorm(nn.Module):
+    """Mixin: ``weight`` is computed from ``weight_g`` and ``weight_v`` at every use."""
+
+    weight_g: nn.Parameter
+    weight_v: nn.Parameter
+
+    @property
+    def weight(self) -> Tensor:
+        return self.weight_v * (self.weight_g / _norm(self.weight_v))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A checkpoint whose weight norm was folded holds a plain weight: the pair (||w||, w) equals it.
+        if prefix + "weight" in state_dict:
+            weight = state_dict.pop(prefix + "weight")
+            state_dict[prefix + "weight_g"], state_dict[prefix + "weight_v"] = _norm(weight), weight
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class WeightNormConv1d(_WeightNorm, nn.Conv1d):
+    """``nn.Conv1d`` after :func:`weight_norm`."""
+
+
+class WeightNormConv2d(_WeightNorm, nn.Conv2d):
+    """``nn.Conv2d`` after :func:`weight_norm`."""
+
+
+class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
+    """``nn.ConvTranspose1d`` after :func:`weight_norm`."""
+
+
+class WeightNormLinear(_WeightNorm, nn.Linear):
+    """``nn.Linear`` after :func:`weight_norm`."""
+
+
+_NORMED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: WeightNormConv1d,
+    nn.Conv2d: WeightNormConv2d,
+    nn.ConvTranspose1d: WeightNormConvTranspose1d,
+    nn.Linear: WeightNormLinear,
+}
+_PLAIN = {normed: plain for plain, normed in _NORMED.items()}
+
+
+def weight_norm(module: ModuleT) -> ModuleT:
+    """Replace the parameter ``weight`` of a layer by ``weight_g`` and ``weight_v`` of the same value.
+
+    The layer also loads checkpoints that hold a plain ``weight``.
+
+    Args:
+        module: an ``nn.Conv1d``, ``nn.Conv2d``, ``nn.ConvTranspose1d`` or ``nn.Linear``; changed in place.
+
+    Returns:
+        The same module.
+    """
+    weight = module.weight
+    assert isinstance(weight, nn.Parameter)
+    del module.weight
+    module.weight_g = nn.Parameter(_norm(weight.detach()))
+    module.weight_v = nn.Parameter(weight.detach())
+    module.__class__ = _NORMED[type(module)]
+    return module
+
+
+def fold_weight_norm(module: ModuleT) -> ModuleT:
+    """Turn every weight-normed layer inside ``module`` back into a plain one, for inference; in place.
+
+    Returns:
+        The same module, whose state dict now holds ``weight`` instead of ``weight_g`` and ``weight_v``.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _WeightNorm):
+            weight = layer.weight.detach()
+            del layer.weight_g, layer.weight_v
+            layer.__class__ = _PLAIN[type(layer)]
+            layer.weight = nn.Parameter(weight)
+    return module

@@ -1,0 +1,1 @@
+"""How the bundled model was made: data, trainers and their measurements. No part of the package."""

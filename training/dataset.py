@@ -81,8 +81,8 @@ class SpeechData:
     def _read(self, mark: Path) -> int:
         with np.load(mark.with_suffix(".npz")) as arrays:
             rows = {name: arrays[name] for name in arrays.files}
-        new_voice, new_sentence = self._voice_heldout[rows["voice"]], self._sentence_heldout[rows["sentence"]]
-        keep = np.flatnonzero(new_voice & new_sentence if self.split == "heldout" else ~(new_voice | new_sentence))
+        new_voice, new_text = self._voice_heldout[rows["voice"]], self._sentence_heldout[rows["sentence"]]
+        keep = np.flatnonzero(new_voice & new_text if self.split == "heldout" else ~(new_voice | new_text))
         if not len(keep):
             return 0
         pcm = np.fromfile(mark.with_suffix(".pcm"), "<i2")

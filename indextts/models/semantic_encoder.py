@@ -15,7 +15,7 @@ class SemanticEncoder(nn.Module):
     """Filterbank features to 50 Hz embeddings of what is said and how, and little of who says it.
 
     Only the ``output_layer`` layers that matter are built (17 of 24 in the released model). The state dict is
-    that of transformers' ``Wav2Vec2BertModel``, less the dropped layers, plus the vectors ``mean`` and ``var``
+    that of transformers' ``Wav2Vec2BertModel``, less the dropped layers, plus vectors ``mean`` and ``var``
     of ``wav2vec2bert_stats``. At inference always run in float32, also where the rest runs in half precision.
     """
 

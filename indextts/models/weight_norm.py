@@ -96,5 +96,5 @@ def fold_weight_norm(module: ModuleT) -> ModuleT:
             weight = layer.weight.detach()
             del layer.weight_g, layer.weight_v
             layer.__class__ = _PLAIN[type(layer)]
-            layer.weight = nn.Parameter(weight)
+            layer.register_parameter("weight", nn.Parameter(weight))
     return module

@@ -1,0 +1,1 @@
+"""Text front end: glossary, normalisation, tokens and segments (spec 4). Imports no torch."""

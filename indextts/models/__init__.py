@@ -1,0 +1,1 @@
+"""The networks, as plain modules: tensors in, tensors out."""

@@ -1,0 +1,84 @@
+"""The only reader of the acceleration options: applies what the machine can do and reports what it cannot."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from indextts.config import EngineConfig
+from indextts.decoding.backend import DecodeBackend, EagerBackend
+from indextts.errors import UnsupportedOption
+from indextts.loading import Models
+from indextts.types import AccelerationEntry, AccelerationReport
+
+logger = logging.getLogger(__name__)
+
+NEEDS_CUDA = "needs a CUDA device"
+NOT_YET = "not part of this version"
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """The device called ``name``, or the best there is: cuda, xpu, mps, cpu.
+
+    Raises:
+        UnsupportedOption: the device was named and this machine does not have it.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        if torch.xpu.is_available():
+            return torch.device("xpu", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedOption(f"the device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, AccelerationReport]:
+    """Apply the options of ``config`` to loaded models.
+
+    Returns:
+        What decoding runs on, and the report of what was asked, what runs and why.
+
+    Raises:
+        UnsupportedOption: with ``strict``, the first option that cannot be honoured; always, a broken DeepSpeed.
+    """
+    on_cuda = models.device.type == "cuda"
+    entries = [_precision(models, config, on_cuda)]
+    backend: DecodeBackend = EagerBackend(models.gpt)
+    if config.deepspeed:
+        from indextts.accel.deepspeed import DeepSpeedBackend, load_ds_config
+
+        backend = DeepSpeedBackend(models.gpt, load_ds_config(config.ds_config))
+        entries.append(AccelerationEntry("deepspeed", "on", "decoding through deepspeed.init_inference"))
+    else:
+        entries.append(AccelerationEntry("deepspeed", "off", "off"))
+    missing = NOT_YET if on_cuda else NEEDS_CUDA
+    for option, asked, reason in (
+        ("cuda-kernel", config.cuda_kernel, missing),
+        ("cuda-graph", config.cuda_graph, missing),
+        ("cpu-offload", config.cpu_offload, missing),
+        ("ds-tp-size", config.ds_tp_size > 1, NOT_YET),
+    ):
+        if asked:
+            entries.append(AccelerationEntry(option, "on", "off", reason))
+    report = AccelerationReport(str(models.device), tuple(entries))
+    refused = [entry for entry in entries if not entry.honoured]
+    if refused and config.strict:
+        raise UnsupportedOption("; ".join(f"--{entry.option}: {entry.reason}" for entry in refused))
+    return backend, report
+
+
+def _precision(models: Models, config: EngineConfig, on_cuda: bool) -> AccelerationEntry:
+    """Half precision for the language model, which is what official inference halves; the rest stays float32."""
+    option = "fp16" if config.fp16 else "bf16" if config.bf16 else None
+    if option is None:
+        return AccelerationEntry("precision", "fp32", "fp32")
+    if not on_cuda:
+        return AccelerationEntry(option, "on", "fp32", NEEDS_CUDA)
+    models.gpt.to(torch.float16 if config.fp16 else torch.bfloat16)
+    return AccelerationEntry(option, "on", f"{option} language model, float32 elsewhere")

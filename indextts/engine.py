@@ -1,0 +1,244 @@
+"""The run: text to segments, (voice, emotion) to conditioning, segments to codes, codes to mel, mel to sound.
+
+``Engine.stream`` is the primary path; the whole audio is the concatenation of its chunks. The page, the command line
+and ``IndexTTS2.infer`` are thin skins over it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from indextts.accel import accelerate, resolve_device
+from indextts.audio import silence
+from indextts.checkpoints import ModelFiles, locate
+from indextts.config import EngineConfig, SamplingParams
+from indextts.emotion import EmotionTables, QwenEmotion
+from indextts.errors import Cancelled, ConfigError, SynthesisError
+from indextts.loading import Models, load_models
+from indextts.stages.conditioning import ConditioningStage
+from indextts.stages.s2mel import S2MelStage
+from indextts.stages.speech import SpeechStage
+from indextts.stages.text import TextStage
+from indextts.stages.vocoder import VocoderStage
+from indextts.text import load_tokenizer
+from indextts.types import (
+    AccelerationReport,
+    AudioChunk,
+    FromText,
+    Progress,
+    ProgressCallback,
+    Segment,
+    StageTimings,
+    StopCallback,
+    SynthesisRequest,
+    SynthesisResult,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The five steps of a run, built once."""
+
+    text: TextStage
+    conditioning: ConditioningStage
+    speech: SpeechStage
+    s2mel: S2MelStage
+    vocoder: VocoderStage
+
+
+class Engine:
+    """A loaded model, ready to speak. Safe to share between threads: segments of several callers take turns."""
+
+    def __init__(self, config: EngineConfig, files: ModelFiles, models: Models, stages: Stages, report: AccelerationReport):
+        self.config = config
+        self.files = files
+        self.models = models
+        self.stages = stages
+        self.report = report
+        self.turn = threading.Lock()
+
+    @classmethod
+    def load(cls, config: EngineConfig, aux_paths: dict[str, str] | None = None) -> Engine:
+        """Load the model, apply the accelerations asked for, and build the stages, in this order.
+
+        Raises:
+            CheckpointError, ConfigError: the model files are incomplete or damaged.
+            UnsupportedOption: with ``strict``, an option that this machine cannot honour.
+        """
+        model_config, files = locate(config.model_dir, config.config_path, aux_paths)
+        models = load_models(model_config, files, resolve_device(config.device))
+        backend, report = accelerate(models, config)
+        emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, model_config.emo_num)
+        qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
+        stages = Stages(
+            text=TextStage(load_tokenizer(files, model_config.text), model_config.gpt.max_text_tokens),
+            conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_entries),
+            speech=SpeechStage(models.gpt, backend),
+            s2mel=S2MelStage(models),
+            vocoder=VocoderStage(models.vocoder),
+        )
+        for line in report.lines():
+            logger.info("%s", line)
+        return cls(config, files, models, stages, report)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.models.config.s2mel.preprocess_params.sr
+
+    @property
+    def sampling_defaults(self) -> SamplingParams:
+        """The model's own sampling, which a request without ``sampling`` gets."""
+        return self.models.config.sampling
+
+    @property
+    def model_name(self) -> str:
+        return "bundled nano voice" if self.files.bundled else f"IndexTTS-{self.models.config.version:g}"
+
+    def segment(self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[Segment]:
+        """How ``text`` will be cut. Raises ``TextError`` if nothing in it can be spoken."""
+        return self.stages.text(text, max_tokens, quick_streaming_tokens)
+
+    def emotion_from_text(self, text: str) -> tuple[float, ...]:
+        """The eight emotion weights that ``text`` expresses, by the Qwen emotion model."""
+        return self.stages.conditioning.vector_from_text(FromText(text), text).values
+
+    def stream(
+        self,
+        request: SynthesisRequest,
+        on_progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> Iterator[AudioChunk]:
+        """Speak ``request``, yielding each segment as it is ready and the silence after it.
+
+        Silence stands between segments, not at the end. Errors of the request are raised before anything is yielded.
+
+        Raises:
+            TextError, AudioError, EmotionError, ConfigError: the request cannot be spoken.
+            Cancelled: ``should_stop`` returned True.
+            SynthesisError: the model failed, or the inference timeout passed.
+        """
+        return Run(self, request, on_progress, should_stop).chunks()
+
+    def synthesize(
+        self,
+        request: SynthesisRequest,
+        on_progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> SynthesisResult:
+        """Speak ``request`` to the end and return all of it. Raises as ``stream`` does."""
+        run = Run(self, request, on_progress, should_stop)
+        samples = [chunk.samples for chunk in run.chunks()]
+        run.seconds["total_s"] = time.perf_counter() - run.started
+        return SynthesisResult(
+            samples=np.concatenate(samples),
+            sample_rate_hz=self.sample_rate_hz,
+            seed=run.seed,
+            segments=run.segment_count,
+            timings=StageTimings(**run.seconds),
+            warnings=tuple(run.warnings),
+        )
+
+
+class Run:
+    """One request on its way through the stages: what differs from call to call lives here and nowhere else."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: SynthesisRequest,
+        on_progress: ProgressCallback | None,
+        should_stop: StopCallback | None,
+    ) -> None:
+        self.engine = engine
+        self.request = request
+        self.on_progress = on_progress
+        self.should_stop = should_stop
+        self.started = time.perf_counter()
+        self.seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
+        self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self.segment_count = 0
+
+    def chunks(self) -> Iterator[AudioChunk]:
+        """The run on one screen."""
+        request, stages = self.request, self.engine.stages
+        sampling = request.sampling or self.engine.sampling_defaults
+        batch_size = request.batch_size or self.engine.config.batch_size
+        if batch_size < 1:
+            raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
+        self.tell(0.0, "reading the text")
+        segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
+        self.segment_count = len(segments)
+        self.tell(0.05, "listening to the voice")
+        with self.turn("conditioning_s"):
+            conditioning = stages.conditioning(request.voice, request.emotion, request.text, self.seed)
+        generator = torch.Generator(self.engine.models.device).manual_seed(self.seed)
+        for batch in plan_batches(segments, batch_size):
+            self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
+            with self.turn("speech_s"):
+                spoken = stages.speech(batch, conditioning, sampling, generator, self.stopped)
+            for speech in spoken:
+                if speech.reached_limit:
+                    self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
+                with self.turn("s2mel_s"):
+                    mel = stages.s2mel(speech, conditioning.voice, generator)
+                with self.turn("vocoder_s"):
+                    samples = stages.vocoder(mel)
+                yield from self.chunk(samples, speech.segment.index)
+        self.tell(1.0, "done", len(segments) - 1)
+
+    def chunk(self, samples: np.ndarray, index: int) -> Iterator[AudioChunk]:
+        """A segment's sound, then the silence in front of the next segment, if there is one."""
+        rate, total = self.engine.sample_rate_hz, self.segment_count
+        yield AudioChunk(samples, rate, index, total)
+        pause = silence(self.request.interval_silence_ms, rate)
+        if index + 1 < total and len(pause):
+            yield AudioChunk(pause, rate, index, total, is_silence=True)
+
+    @contextmanager
+    def turn(self, stage: str) -> Iterator[None]:
+        """Hold the model for one stage of one batch, and add up the time it takes."""
+        with self.engine.turn:
+            self.check()
+            started = time.perf_counter()
+            yield
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+        self.check()
+
+    def stopped(self) -> bool:
+        return self.timed_out() or (self.should_stop is not None and self.should_stop())
+
+    def timed_out(self) -> bool:
+        limit_s = self.engine.config.inference_timeout_s
+        return limit_s is not None and time.perf_counter() - self.started > limit_s
+
+    def check(self) -> None:
+        if self.timed_out():
+            raise SynthesisError(f"the inference timeout of {self.engine.config.inference_timeout_s:g} s has passed")
+        if self.stopped():
+            raise Cancelled("the synthesis was cancelled")
+
+    def tell(self, fraction: float, message: str, segment: int = 0) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(fraction, message, segment, self.segment_count))
+
+    def warn(self, message: str) -> None:
+        logger.warning("%s", message)
+        self.warnings.append(message)
+
+
+def plan_batches(segments: Sequence[Segment], batch_size: int) -> Iterator[Sequence[Segment]]:
+    """Neighbouring segments, at most ``batch_size`` at a time, so that sound comes out in order."""
+    for start in range(0, len(segments), batch_size):
+        yield segments[start : start + batch_size]

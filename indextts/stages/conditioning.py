@@ -1,0 +1,141 @@
+"""Recordings to what the model knows of a voice and of an emotion (spec 5, 6, 7.3, 8, 9.2, 10, 13).
+
+A voice prompt is heard in four ways: the semantic encoder turns it into embeddings at 50 Hz, from which the language
+model takes 32 latents and an emotion vector; the codec quantises the same embeddings, and the length regulator makes
+them the condition that stands in front of the mel to be generated; the mel itself stands there too; and CAM++ sums
+the voice up in one style vector. All of it depends on the recording alone and is kept, by content, for the next call.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from indextts import audio
+from indextts.emotion import EmotionTables, TextEmotion, scale_emo_vector
+from indextts.loading import Models
+from indextts.types import (
+    Conditioning,
+    Emotion,
+    FromAudio,
+    FromText,
+    FromVector,
+    FromVoice,
+    Voice,
+    VoicePrompt,
+)
+
+Value = TypeVar("Value")
+
+
+class LockedCache:
+    """The engine's only mutable state: the most recently used entries, at most ``capacity`` of them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._entries: OrderedDict[tuple[str, str], object] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, str], make: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]  # type: ignore[return-value]
+        value = make()  # outside the lock: two askers may both compute it, neither waits for a stranger
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            while len(self._entries) > self.capacity:
+                self._entries.popitem(last=False)
+        return value
+
+
+class ConditioningStage:
+    """(voice, emotion) to ``Conditioning``."""
+
+    def __init__(
+        self, models: Models, emotions: EmotionTables, text_emotion: TextEmotion | None, cache_entries: int
+    ) -> None:
+        self.models = models
+        self.emotions = emotions
+        self.text_emotion = text_emotion
+        self.cache = LockedCache(cache_entries)
+
+    def __call__(self, prompt: VoicePrompt, emotion: Emotion, spoken_text: str, seed: int) -> Conditioning:
+        """Resolve the emotion as spec 8.2 orders and merge it with the voice.
+
+        Args:
+            spoken_text: What a ``FromText`` without a text describes.
+            seed: Chooses the rows of a random emotion vector.
+        """
+        voice = self.voice(prompt)
+        if isinstance(emotion, FromText):
+            emotion = self.vector_from_text(emotion, spoken_text)
+        recording, alpha = prompt, 1.0
+        if isinstance(emotion, FromAudio):
+            recording, alpha = emotion.prompt, emotion.alpha
+        heard = self.recorded_emotion(recording)
+        merged = self.models.gpt.merge_emotion(voice.emotion_vector, heard, alpha)
+        if isinstance(emotion, FromVector):
+            weights = scale_emo_vector(list(emotion.values), emotion.alpha)
+            chooser = random.Random(seed) if emotion.random else None
+            merged = self.emotions.mix(weights, voice.style, merged, chooser)
+        return Conditioning(voice, merged)
+
+    def vector_from_text(self, emotion: FromText, spoken_text: str) -> FromVector:
+        """The eight weights that a description (or the spoken text itself) expresses."""
+        if self.text_emotion is None:
+            from indextts.errors import EmotionError
+
+            raise EmotionError("emotion from text is switched off: start with the Qwen emotion model enabled")
+        values = self.text_emotion(emotion.text if emotion.text is not None else spoken_text)
+        return FromVector(tuple(values), emotion.alpha, emotion.random)
+
+    def voice(self, prompt: VoicePrompt) -> Voice:
+        """Everything that is computed once per voice recording."""
+        return self.cache.get(("voice", prompt.key), lambda: self._voice(prompt))
+
+    def recorded_emotion(self, prompt: VoicePrompt) -> Tensor:
+        """The emotion vector ``[1, model_dim]`` of a recording, read at 16 kHz directly (spec quirk 4)."""
+        return self.cache.get(("emotion", prompt.key), lambda: self._recorded_emotion(prompt))
+
+    @torch.inference_mode()
+    def _voice(self, prompt: VoicePrompt) -> Voice:
+        m, config = self.models, self.models.config.s2mel
+        rate = config.preprocess_params.sr
+        wave = audio.load_prompt(prompt.data, rate, prompt.name).to(m.device)
+        wave_16k = audio.resample_22k_to_16k(wave)
+        embedding = self.semantic_embedding(wave_16k)
+        _, quantized = m.semantic_codec.quantize(embedding)
+        mel = audio.log_mel(wave, config.preprocess_params.spect_params, rate)
+        style = m.style_encoder(audio.style_features(wave_16k))
+        frames = torch.tensor([mel.shape[-1]], device=m.device)
+        condition = m.s2mel.length_regulator(quantized, frames)
+        lengths = torch.tensor([embedding.shape[1]], device=m.device)
+        return Voice(
+            semantic_embedding=embedding,
+            prompt_condition=condition,
+            prompt_mel=mel,
+            style=style,
+            speaker_latents=m.gpt.condition(embedding, lengths),
+            emotion_vector=m.gpt.emotion_vector(embedding, lengths),
+        )
+
+    @torch.inference_mode()
+    def _recorded_emotion(self, prompt: VoicePrompt) -> Tensor:
+        wave_16k = audio.load_prompt(prompt.data, audio.SEMANTIC_SAMPLE_RATE_HZ, prompt.name).to(self.models.device)
+        embedding = self.semantic_embedding(wave_16k)
+        lengths = torch.tensor([embedding.shape[1]], device=embedding.device)
+        return self.models.gpt.emotion_vector(embedding, lengths)
+
+    def semantic_embedding(self, wave_16k: Tensor) -> Tensor:
+        """Normalised hidden state of the semantic encoder ``[1, T, D]`` for ``[1, N]`` samples at 16 kHz."""
+        features, mask = audio.semantic_features(wave_16k)
+        encoder = self.models.semantic_encoder
+        return encoder.normalize(encoder(features, mask))

@@ -1,0 +1,25 @@
+"""Mel to waveform (spec 11, 12)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indextts.audio import to_pcm16
+from indextts.errors import SynthesisError
+from indextts.models.bigvgan import BigVGAN
+
+
+class VocoderStage:
+    """A mel ``[1, n_mels, F]`` to 16-bit samples ``[256 F]``."""
+
+    def __init__(self, vocoder: BigVGAN) -> None:
+        self.vocoder = vocoder
+
+    @torch.inference_mode()
+    def __call__(self, mel: Tensor) -> np.ndarray:
+        wave = self.vocoder(mel.float())[0, 0].float()
+        if not torch.isfinite(wave).all():
+            raise SynthesisError("the model produced a sound with undefined samples (NaN)")
+        return to_pcm16(wave)

@@ -1,0 +1,153 @@
+"""The whole recipe in one go: generate speech, then train every network as soon as what it needs is there.
+
+    python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 24 --assets ASSETS
+
+Several steps run at a time. A step whose result exists is skipped and a trainer that was cut off resumes, so the same
+command can be given again. ``RUNS/run.log`` tells what happens; every step writes ``RUNS/<step>.out``. The minutes of
+the single trainings are shares of ``--minutes``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One module. ``gpu`` is an index into the list of devices; ``share`` its part of the total minutes."""
+
+    name: str
+    command: tuple[str, ...]
+    result: str
+    needs: tuple[str, ...] = ()
+    gpu: int = 0
+    share: float | None = None
+
+
+def train(network: str, *options: str) -> tuple[str, ...]:
+    """The command of a trainer."""
+    return (f"training.train_{network}", "--resume", *options)
+
+
+# "speech" stands for enough speech to start on, "speech_complete" for all of it.
+STEPS = (
+    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.11),
+    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.07),
+    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.14),
+    Step("vocoder", train("vocoder"), "vocoder.safetensors", ("speech",), 1, 0.88),
+    Step(
+        "semantics", ("training.extract_semantics",), "semantics/train/index.npz", ("semantic_codec", "speech_complete")
+    ),
+    Step("styles", ("training.extract_styles",), "style.npy", ("style_encoder", "speech_complete"), 1),
+    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.42),
+    Step(
+        "s2mel_codes",
+        train("s2mel", "--stage", "codes"),
+        "s2mel_codes.safetensors",
+        ("semantics", "styles"),
+        1,
+        0.40,
+    ),
+    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.15),
+    Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),
+)
+
+
+class Run:
+    """What is finished, what is running, and the clock."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.data, self.runs = Path(arguments.data), Path(arguments.runs)
+        self.gpus = arguments.gpus.split(",")
+        self.runs.mkdir(parents=True, exist_ok=True)
+        self.log_file = (self.runs / "run.log").open("a", buffering=1)
+        self.begin = time.time()
+        self.running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        self.finished = {step.name for step in STEPS if (self.runs / step.result).exists()}
+        self.failed: set[str] = set()
+
+    def log(self, text: str) -> None:
+        line = f"[{time.time() - self.begin:6.0f} s] {text}"
+        self.log_file.write(line + "\n")
+        print(line, flush=True)
+
+    def start(self, name: str, command: tuple[str, ...], gpus: str) -> None:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+        with (self.runs / f"{name}.out").open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=out, stderr=subprocess.STDOUT, env=environment
+            )
+        self.running[name] = (process, time.time())
+        self.log(f"start {name} on GPU {gpus}: {' '.join(command)}")
+
+    def start_generation(self) -> None:
+        a = self.arguments
+        command = ("training.generate", "--out", str(self.data), "--assets", a.assets, "--hours", str(a.hours))
+        command += ("--minutes", str(a.generation_minutes), "--processes", str(a.processes), "--gpus", a.gpus)
+        self.start("generate", command, a.gpus)
+
+    def start_step(self, step: Step) -> None:
+        command = (*step.command, "--data", str(self.data), "--out", str(self.runs))
+        if step.share is not None:
+            command += ("--minutes", f"{step.share * self.arguments.minutes:.2f}")
+        self.start(step.name, command, self.gpus[step.gpu % len(self.gpus)])
+
+    def collect(self) -> None:
+        """Note which processes have ended, and how."""
+        for name, (process, started) in list(self.running.items()):
+            code = process.poll()
+            if code is not None:
+                del self.running[name]
+                (self.finished if code == 0 else self.failed).add(name)
+                self.log(f"{'end' if code == 0 else f'FAILED ({code})'} {name} after {time.time() - started:.0f} s")
+
+    def available(self) -> set[str]:
+        """Finished steps, and how far the speech is."""
+        have = set(self.finished)
+        if "generate" not in self.running:
+            have |= {"speech", "speech_complete"}
+        elif len(list(self.data.glob("shard_*.json"))) >= self.arguments.first_shards:
+            have.add("speech")
+        return have
+
+    def loop(self) -> int:
+        """Run everything to the end; the number of steps that failed or could not start."""
+        if self.arguments.generation_minutes > 0:
+            self.start_generation()
+        while True:
+            self.collect()
+            have, busy = self.available(), set(self.running) | self.finished | self.failed
+            for step in STEPS:
+                if step.name not in busy and have.issuperset(step.needs):
+                    self.start_step(step)
+            if not self.running:
+                break
+            time.sleep(1)
+        rest = [step.name for step in STEPS if step.name not in self.finished]
+        self.log(f"not done: {', '.join(rest)}" if rest else "all steps done")
+        return len(rest)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of the generated speech")
+    parser.add_argument("--runs", required=True, help="folder of checkpoints, logs and results")
+    parser.add_argument("--assets", required=True, help="teacher, voices and sentences for training.generate")
+    parser.add_argument("--gpus", default="0", help="devices, such as 0,1")
+    parser.add_argument("--minutes", type=float, default=24, help="of the whole run after the first speech is there")
+    parser.add_argument("--hours", type=float, default=28, help="of speech at most")
+    parser.add_argument("--generation-minutes", type=float, default=4, help="0: use the speech that is there")
+    parser.add_argument("--first-shards", type=int, default=60, help="shards of speech to start training on")
+    parser.add_argument("--processes", type=int, default=12, help="of the generation")
+    sys.exit(1 if Run(parser.parse_args()).loop() else 0)
+
+
+if __name__ == "__main__":
+    main()

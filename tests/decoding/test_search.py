@@ -1,0 +1,253 @@
+"""The search against a plain one that re-reads the whole sequence at every step, and in batches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from indextts.config import ConformerConfig, GPTConfig, SamplingParams
+from indextts.decoding.backend import EagerBackend
+from indextts.decoding.logits import process_logits
+from indextts.decoding.search import generate
+from indextts.errors import Cancelled, ConfigError
+from indextts.models.gpt import UnifiedVoice
+
+ENCODER = ConformerConfig(output_size=16, linear_units=16, attention_heads=2, num_blocks=1, perceiver_dim_head=8)
+CONFIG = GPTConfig(
+    model_dim=32,
+    layers=2,
+    heads=2,
+    max_mel_tokens=40,
+    max_text_tokens=20,
+    number_text_tokens=30,
+    number_mel_codes=22,
+    start_mel_token=20,
+    stop_mel_token=21,
+    condition_num_latent=3,
+    cond_input_dim=12,
+    emo_perceiver_dim=8,
+    condition_module=ENCODER,
+    emo_condition_module=ENCODER,
+)
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_mel_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def model() -> UnifiedVoice:
+    torch.manual_seed(0)
+    model = UnifiedVoice(CONFIG).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():  # far from uniform, so that the hypotheses differ
+        if name.startswith("gpt.h") and name.endswith("weight") and parameter.dim() == 2:
+            parameter.mul_(15)
+    model.mel_head.weight.mul_(2)
+    model.mel_head.bias[CONFIG.stop_mel_token] = 0.5
+    return model
+
+
+@pytest.fixture(scope="module")
+def conds(model: UnifiedVoice) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    speech = torch.randn(1, 30, CONFIG.cond_input_dim, generator=generator)
+    lengths = torch.tensor([30])
+    return model.condition(speech, lengths), model.emotion_vector(speech, lengths)
+
+
+def texts() -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([9, 4, 14, 1, 7, 12])
+    ids = torch.randint(2, 30, (len(lengths), 14), generator=torch.Generator().manual_seed(2))
+    return ids, lengths
+
+
+def slow_logits(model: UnifiedVoice, prefix: Tensor, codes: list[int]) -> Tensor:
+    """Logits ``[V]`` after the codes, without a cache and with the positions of decoding."""
+    inputs = torch.tensor([[CONFIG.start_mel_token, *codes]])
+    positions = torch.tensor([0, *range(2, len(codes) + 2)])
+    embeddings = torch.cat((prefix, model.embed_codes(inputs, positions)), dim=1)
+    return model.code_logits(model.gpt(embeddings))[0, -1]
+
+
+def slow_beam_search(model: UnifiedVoice, prefix: Tensor, params: SamplingParams) -> tuple[list[int], bool, float]:
+    """Beam search in plain lists, as the spec tells it."""
+    beams = params.num_beams
+    running: list[tuple[float, list[int]]] = [(0.0, [])] + [(-1e9, [])] * (beams - 1)
+    finished: list[tuple[float, list[int]]] = []
+
+    def add(score: float, codes: list[int]) -> None:
+        if len(finished) < beams or score > min(finished)[0]:
+            finished.append((score, codes))
+            if len(finished) > beams:
+                finished.remove(min(finished, key=lambda entry: entry[0]))
+
+    for step in range(1, params.max_mel_tokens + 1):
+        candidates = []
+        for total, codes in running:
+            seen = torch.zeros(CONFIG.number_mel_codes, dtype=torch.bool)
+            seen[[1, CONFIG.start_mel_token, *codes]] = True
+            scores = process_logits(slow_logits(model, prefix, codes), seen, params, CONFIG.start_mel_token)
+            candidates += [(total + score, [*codes, code]) for code, score in enumerate(scores.tolist())]
+        candidates.sort(key=lambda entry: -entry[0])
+        best = candidates[0][0]
+        running = []
+        for rank, (total, codes) in enumerate(candidates[: 2 * beams]):
+            if codes[-1] != CONFIG.stop_mel_token:
+                running.append((total, codes))
+            elif rank < beams:
+                add(total / step**params.length_penalty, codes[:-1])
+            if len(running) == beams:
+                break
+        if len(finished) == beams and min(finished)[0] >= best / step**params.length_penalty:
+            break
+    else:
+        for total, codes in running:
+            add(total / params.max_mel_tokens**params.length_penalty, codes)
+    score, codes = max(finished, key=lambda entry: entry[0])
+    return codes, len(codes) == params.max_mel_tokens, score
+
+
+BEAM_SETTINGS = [
+    {"num_beams": 3, "repetition_penalty": 10.0, "length_penalty": 0.0},
+    {"num_beams": 3, "repetition_penalty": 1.0, "length_penalty": 1.0},
+    {"num_beams": 2, "repetition_penalty": 1.5, "length_penalty": -1.0},
+    {"num_beams": 4, "repetition_penalty": 2.0, "length_penalty": 0.5, "temperature": 0.7, "top_k": 6},
+    {"num_beams": 3, "repetition_penalty": 1.0, "length_penalty": 2.0, "max_mel_tokens": 5},
+]
+
+
+@pytest.mark.parametrize("settings", BEAM_SETTINGS)
+def test_beam_search_in_a_batch_equals_the_plain_one(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], settings: dict[str, float]
+) -> None:
+    params = SamplingParams(do_sample=False, **{**PLAIN, **settings})  # type: ignore[arg-type]
+    ids, lengths = texts()
+    result = generate(EagerBackend(model), *model.prefix(*conds, ids, lengths), params)
+    assert result.scores is not None
+    for segment, length in enumerate(lengths.tolist()):
+        prefix, _ = model.prefix(*conds, ids[segment : segment + 1, :length])
+        codes, hit_limit, score = slow_beam_search(model, prefix, params)
+        assert result.codes[segment].tolist() == codes
+        assert result.hit_limit[segment] == hit_limit
+        assert math.isclose(result.scores[segment], score, rel_tol=1e-4, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 10.0])
+def test_greedy_in_a_batch_equals_the_plain_one(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], penalty: float
+) -> None:
+    params = SamplingParams(do_sample=False, num_beams=1, repetition_penalty=penalty, **PLAIN)  # type: ignore[arg-type]
+    ids, lengths = texts()
+    result = generate(EagerBackend(model), *model.prefix(*conds, ids, lengths), params)
+    for segment, length in enumerate(lengths.tolist()):
+        prefix, _ = model.prefix(*conds, ids[segment : segment + 1, :length])
+        codes: list[int] = []
+        for _ in range(params.max_mel_tokens):
+            seen = torch.zeros(CONFIG.number_mel_codes, dtype=torch.bool)
+            seen[[1, CONFIG.start_mel_token, *codes]] = True
+            logits = slow_logits(model, prefix, codes)
+            code = int(process_logits(logits, seen, params, CONFIG.start_mel_token).argmax())
+            if code == CONFIG.stop_mel_token:
+                break
+            codes.append(code)
+        assert result.codes[segment].tolist() == codes
+        assert result.hit_limit[segment] == (len(codes) == params.max_mel_tokens)
+
+
+def test_segments_of_a_batch_end_at_different_lengths(model: UnifiedVoice, conds: tuple[Tensor, Tensor]) -> None:
+    """Guards the tests above: batches in which all segments run to the limit would prove little."""
+    params = SamplingParams(do_sample=False, **PLAIN, repetition_penalty=10.0)  # type: ignore[arg-type]
+    result = generate(EagerBackend(model), *model.prefix(*conds, *texts()), params)
+    assert len({len(codes) for codes in result.codes}) > 1
+    assert not all(result.hit_limit)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_seed_decides(model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int) -> None:
+    params = SamplingParams(num_beams=num_beams, max_mel_tokens=20, repetition_penalty=1.0, top_p=1.0, temperature=1.0)
+    prefix = model.prefix(*conds, *texts())
+
+    def draw(seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return [codes.tolist() for codes in generate(EagerBackend(model), *prefix, params, generator=generator).codes]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_one_candidate_is_drawn_like_the_best(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int
+) -> None:
+    """With ``top_k`` 1 one beam has nothing to choose; with more, sampling must survive -inf scores."""
+    prefix = model.prefix(*conds, *texts())
+    sampled = SamplingParams(num_beams=num_beams, top_k=1, max_mel_tokens=12)
+    result = generate(EagerBackend(model), *prefix, sampled, generator=torch.Generator().manual_seed(0))
+    assert all(0 <= int(code) < CONFIG.start_mel_token for codes in result.codes for code in codes)
+    if num_beams == 1:
+        best = SamplingParams(num_beams=1, top_k=1, max_mel_tokens=12, do_sample=False)
+        expected = generate(EagerBackend(model), *prefix, best)
+        assert [c.tolist() for c in result.codes] == [c.tolist() for c in expected.codes]
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_the_start_code_is_never_drawn(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int, do_sample: bool
+) -> None:
+    model.mel_head.bias[CONFIG.start_mel_token] += 100
+    try:
+        params = SamplingParams(num_beams=num_beams, do_sample=do_sample, max_mel_tokens=8, repetition_penalty=1.0)
+        result = generate(EagerBackend(model), *model.prefix(*conds, *texts()), params)
+    finally:
+        model.mel_head.bias[CONFIG.start_mel_token] -= 100
+    assert all(int(code) < CONFIG.start_mel_token for codes in result.codes for code in codes)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_all_positions_can_be_used_and_no_more(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int
+) -> None:
+    model.mel_head.bias[CONFIG.stop_mel_token] -= 1000
+    try:
+        prefix = model.prefix(*conds, *texts())
+        backend = EagerBackend(model)
+        params = SamplingParams(num_beams=num_beams, max_mel_tokens=backend.max_codes)
+        result = generate(backend, *prefix, params)
+        assert all(result.hit_limit)
+        assert {len(codes) for codes in result.codes} == {backend.max_codes}
+        ids, lengths = texts()
+        model.latents(*conds, ids, torch.stack(result.codes), lengths)  # the second pass has room for them too
+        with pytest.raises(ConfigError, match=str(backend.max_codes)):
+            generate(backend, *prefix, SamplingParams(num_beams=num_beams, max_mel_tokens=backend.max_codes + 1))
+    finally:
+        model.mel_head.bias[CONFIG.stop_mel_token] += 1000
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_stopping_first_gives_no_codes(model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int) -> None:
+    model.mel_head.bias[CONFIG.stop_mel_token] += 1000
+    try:
+        params = SamplingParams(num_beams=num_beams, do_sample=False, max_mel_tokens=8)
+        result = generate(EagerBackend(model), *model.prefix(*conds, *texts()), params)
+    finally:
+        model.mel_head.bias[CONFIG.stop_mel_token] -= 1000
+    assert [len(codes) for codes in result.codes] == [0] * len(texts()[1])
+    assert not any(result.hit_limit)
+
+
+def test_the_caller_can_stop_it(model: UnifiedVoice, conds: tuple[Tensor, Tensor]) -> None:
+    asked = []
+
+    def should_stop() -> bool:
+        asked.append(True)
+        return len(asked) == 3
+
+    with pytest.raises(Cancelled):
+        generate(
+            EagerBackend(model),
+            *model.prefix(*conds, *texts()),
+            SamplingParams(max_mel_tokens=20),
+            should_stop=should_stop,
+        )
+    assert len(asked) == 3

@@ -86,4 +86,4 @@ def _check(term: object, reading: object) -> None:
         raise ConfigError(f"the reading of {term!r} must be a text, or texts by language, not {reading!r}")
     for language in readings:
         if language not in LANGUAGES:
-            raise ConfigError(f"the reading of {term!r} is for {language!r}, not one of {', '.join(LANGUAGES)}")
+            raise ConfigError(f"the reading of {term!r} is for {language!r}, not for one of {LANGUAGES}")

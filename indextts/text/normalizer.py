@@ -1,16 +1,18 @@
 """Written text to speakable text (spec 4.1): numbers and symbols become words, punctuation a small set.
 
-Two finite-state engines do the reading, one for Chinese and one for English. Around them stand rules that shield
-what an engine would break (typed pinyin, hyphenated terms, foreign names, pronunciation annotations) and map the
-many punctuation marks to the few that the vocabulary has.
+Two finite-state engines do the reading, one for Chinese and one for English. Around them stand rules that
+shield what an engine would break (typed pinyin, hyphenated terms, foreign names, pronunciation annotations) and
+map the many punctuation marks to the few that the vocabulary has.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable
 
+from indextts.errors import TextError
 from indextts.text.glossary import Glossary
 from indextts.text.pinyin import CHINESE, PINYIN, correct_pinyin
 
@@ -31,6 +33,8 @@ _TECHNICAL_TERM = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
 _NAME = re.compile(f"[{CHINESE}]+(?:[-·—][{CHINESE}]+){{1,2}}")
 _ANNOTATION = re.compile(r"<[^|>\n]+\|[^>\n]+>")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|there|here|it|she|he|that|this)'s", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
 
 
 class TextNormalizer:
@@ -53,7 +57,12 @@ class TextNormalizer:
         self._read_english = english_engine or _LazyEngine(lang="en")
 
     def __call__(self, text: str) -> str:
-        """Normalise ``text``; punctuation comes out as the marks ``, . ! ? … ' -``."""
+        """Normalise ``text``; punctuation comes out as the marks ``, . ! ? … ' -``.
+
+        Raises:
+            TextError: the Chinese grammar cannot read the text. One the English grammar cannot read stays as
+                it is written, with a warning.
+        """
         chinese = is_chinese(text)
         shield = _Shield()
         text = shield.hide(_ANNOTATION, text, lambda i: f"PRONPLACEHOLDER{_letters(i)}PRONPLACEHOLDER")
@@ -70,11 +79,16 @@ class TextNormalizer:
         text = pinyin.restore(names.restore(text))
         return _replace(_CHINESE_CHARACTER_MAP, _restore_hyphens(text) if has_terms else text)
 
-    def _english(self, text: str) -> str:
-        text = self.glossary.apply(_CONTRACTION.sub(r"\1 is", text), "en")
+    def _english(self, written: str) -> str:
+        text = self.glossary.apply(_CONTRACTION.sub(r"\1 is", written), "en")
         text, has_terms = _hide_hyphens(text)
-        text = self._read_english(text)
-        return _replace(_CHARACTER_MAP, _restore_hyphens(text) if has_terms else text)
+        try:
+            text = self._read_english(text)
+            text = _restore_hyphens(text) if has_terms else text
+        except TextError as error:
+            _log.warning("left as it is written: %s", error)
+            text = written
+        return _replace(_CHARACTER_MAP, text)
 
 
 def is_chinese(text: str) -> bool:
@@ -106,7 +120,10 @@ class _LazyEngine:
                 from wetext import Normalizer
 
                 self._normalize = Normalizer(operator="tn", **self._options).normalize
-            return self._normalize(text)
+            try:
+                return self._normalize(text)
+            except (AssertionError, RuntimeError, ValueError) as error:  # how the grammars refuse odd characters
+                raise TextError(f"the normaliser cannot read {text!r}") from error
 
 
 class _Shield:

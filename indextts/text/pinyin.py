@@ -1,4 +1,4 @@
-"""Tone-marked pinyin: finding it in text, spelling it as the vocabularies do, and reading characters as it."""
+"""Tone-marked pinyin: finding it in text, spelling it as the vocabularies do, reading characters as it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Cuts a text's tokens into segments that are spoken in one go (spec 4.3).
 
-The cut follows a token budget, not sentences: a walk splits at commas, hyphens and sentence ends, then neighbours
-are joined again as long as they fit.
+The cut follows a token budget, not sentences: a walk splits at commas, hyphens and sentence ends, then
+neighbours are joined again as long as they fit.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from indextts.config import SemanticCodecConfig
 from indextts.models.weight_norm import weight_norm
 
 NORM_EPS = 1e-6
+UNUSED_KEYS = ("decoder.*",)  # of the released file: only its training uses them
 
 
 class ConvNeXtBlock(nn.Module):

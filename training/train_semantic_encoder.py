@@ -1,0 +1,163 @@
+"""Train the semantic encoder of the bundled voice model: from any recording to what is said and how.
+
+    python -m training.train_semantic_encoder --data DATA --out OUT [--minutes 2.5] [--resume]
+
+The encoder sees degraded speech and, through linear heads that are thrown away, names the phone of every frame,
+its pitch relative to the voice and its energy. An adversary that guesses the voice pushes timbre out of the
+embedding. Writes ``OUT/semantic_encoder.safetensors`` and ``OUT/wav2vec2bert_stats.safetensors``, the mean and
+variance of the embedding over the training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from indextts.audio import semantic_features
+from indextts.config import W2VBertConfig, load_model_config
+from indextts.models.semantic_encoder import SemanticEncoder
+from training.augment import augment
+from training.dataset import SpeechData
+from training.frames import Crops, CropSampler, FrameHeads, weighted
+from training.loop import Loop, arguments, device_for, save_weights
+
+NAME = "semantic_encoder"
+CROPS_S = (1.5, 2.5, 2.5, 4.0, 8.0)
+BATCH_S = 640.0
+LEARNING_RATE = 1.5e-3
+STATISTICS_BATCHES = 24
+
+
+class VoiceAdversary(nn.Module):
+    """Guesses the voice from the mean and spread of an embedding; its gradient reaches the encoder reversed."""
+
+    def __init__(self, dim: int, num_voices: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2 * dim, 256), nn.GELU(), nn.Linear(256, num_voices))
+
+    def loss(self, hidden: Tensor, valid: Tensor, voice: Tensor, strength: float) -> Tensor:
+        """Cross-entropy of the guess; ``strength`` scales what comes back to ``hidden [B, T, D]``."""
+        # Value: hidden. Gradient: minus strength times that of hidden.
+        hidden = (1 + strength) * hidden.detach() - strength * hidden
+        weight = valid[..., None] / valid.sum(1).clamp(min=1)[:, None, None]
+        mean = (hidden * weight).sum(1)
+        spread = (((hidden - mean[:, None]).square() * weight).sum(1) + 1e-5).sqrt()
+        return F.cross_entropy(self.net(torch.cat([mean, spread], -1)).float(), voice)
+
+
+def mask_features(features: Tensor, generator: torch.Generator) -> Tensor:
+    """SpecAugment: set up to two stretches of time and one band of each row ``[B, T, 160]`` to the mean."""
+    batch, frames, width = features.shape
+    bands = features.view(batch, frames, 2, width // 2)
+
+    def stretch(size: int, longest: int) -> Tensor:
+        low, long = torch.rand(2, batch, 1, generator=generator, device=features.device)
+        index = torch.arange(size, device=features.device)
+        return (index >= low * size) & (index < low * size + long * longest)
+
+    hidden_time = stretch(frames, 12) | stretch(frames, 12)
+    hidden_band = stretch(width // 2, 16)
+    keep = ~(hidden_time[:, :, None, None] | hidden_band[:, None, None, :])
+    return (bands * keep).view_as(features)
+
+
+def load_encoder(out: Path, config: W2VBertConfig, device: torch.device) -> SemanticEncoder:
+    """The trained encoder with its statistics, frozen."""
+    encoder = SemanticEncoder(config)
+    weights = load_file(out / f"{NAME}.safetensors") | load_file(out / "wav2vec2bert_stats.safetensors")
+    encoder.load_state_dict(weights)
+    return encoder.eval().requires_grad_(False).to(device)
+
+
+@torch.no_grad()
+def evaluate(encoder: SemanticEncoder, heads: FrameHeads, batches: list[tuple[Crops, Tensor]]) -> dict[str, float]:
+    """Figures on prepared batches of clean and degraded waves."""
+    sums: dict[str, float] = {}
+    encoder.eval()
+    for crops, degraded in batches:
+        for kind, wave in (("clean", crops.wave), ("augmented", degraded)):
+            hidden = encoder(*semantic_features(wave, crops.num_samples))
+            for key, value in heads.metrics(hidden, crops.labels).items():
+                name = f"{kind}_{key}"
+                sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
+    encoder.train()
+    return sums
+
+
+def heldout_batches(options: argparse.Namespace, device: torch.device) -> list[tuple[Crops, Tensor]]:
+    """The same crops at every evaluation; none if there is no held-out speech yet."""
+    data = SpeechData(options.data, device, "heldout")
+    if not len(data):
+        return []
+    sampler = CropSampler(data, seed=1)
+    batches = [sampler.draw(4.0, 16.0 if options.smoke else 256.0) for _ in range(1 if options.smoke else 2)]
+    return [(crops, augment(crops.wave, 16000, sampler.generator)) for crops in batches]
+
+
+@torch.no_grad()
+def statistics(encoder: SemanticEncoder, sampler: CropSampler, batches: int, batch_s: float) -> dict[str, Tensor]:
+    """Mean and variance of the embedding over clean training speech."""
+    encoder.eval()
+    frames = []
+    for _ in range(batches):
+        crops = sampler.draw(8.0, batch_s)
+        hidden = encoder(*semantic_features(crops.wave, crops.num_samples))
+        frames.append(hidden[crops.labels.valid])
+    values = torch.cat(frames).double()
+    return {"mean": values.mean(0).float(), "var": values.var(0).float()}
+
+
+def main() -> None:
+    options = arguments(__doc__, minutes=2.5, adversary=0.1)
+    device = device_for(options.smoke)
+    torch.manual_seed(options.seed)
+    config = load_model_config(options.config)
+    sampler = CropSampler(SpeechData(options.data, device), options.seed)
+    encoder = SemanticEncoder(config.w2v_bert).to(device)
+    heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
+    adversary = VoiceAdversary(config.w2v_bert.hidden_size, sampler.data.num_voices).to(device)
+    parts: dict[str, nn.Module] = {"encoder": encoder, "heads": heads, "adversary": adversary}
+    weights = [p for part in parts.values() for p in part.parameters()]
+    optimizer = torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
+    loop = Loop(NAME, options, parts, optimizer)
+    heldout: list[tuple[Crops, Tensor]] = []
+    batch_s = 16.0 if options.smoke else BATCH_S
+
+    for step in loop.steps():
+        crop_s = CROPS_S[torch.randint(len(CROPS_S), (1,)).item()]  # type: ignore[call-overload]
+        crops = sampler.draw(crop_s, batch_s)
+        features, mask = semantic_features(augment(crops.wave, 16000, sampler.generator), crops.num_samples)
+        features = mask_features(features, sampler.generator)
+        with torch.autocast(device.type, torch.bfloat16):
+            hidden = encoder(features, mask)
+            losses = heads.losses(hidden, crops.labels)
+            strength = options.adversary * min(1.0, 2 * loop.progress)
+            voice = adversary.loss(hidden.float(), crops.labels.valid, crops.voice, strength)
+        loop.update(weighted(losses) + voice)
+        loop.report(**losses, voice=voice)
+        if loop.evaluation_due():
+            added = sampler.refresh()
+            if added or not heldout:
+                heldout = heldout_batches(options, device)
+            figures = evaluate(encoder, heads, heldout)
+            loop.log.info("  step %d, held out: %s", step, _text(figures))
+
+    figures = evaluate(encoder, heads, heldout or heldout_batches(options, device))
+    loop.log.info("held out at the end: %s", _text(figures))
+    stats = statistics(encoder, sampler, 1 if options.smoke else STATISTICS_BATCHES, batch_s)
+    encoder_weights = {k: v for k, v in encoder.state_dict().items() if k not in stats}
+    save_weights(options.out / "wav2vec2bert_stats.safetensors", stats)
+    save_weights(options.out / f"{NAME}.safetensors", encoder_weights)
+
+
+def _text(figures: dict[str, float]) -> str:
+    return "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
+
+
+if __name__ == "__main__":
+    main()

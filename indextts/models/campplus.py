@@ -34,6 +34,7 @@ class CAMPPlus(nn.Module):
 
     def __init__(self, config: StyleEncoderConfig) -> None:
         super().__init__()
+        self.dim = config.dim
         self.head = ConvHead()
         head_size = HEAD_CHANNELS * -(-config.feat_dim // HEAD_FREQUENCY_STRIDE)
         channels = config.init_channels

@@ -1,0 +1,179 @@
+"""Trains the style encoder (CAM++) to tell voices apart.
+
+    python -m training.train_style_encoder --data DATA --out OUT --minutes 3
+
+Classification of the training voices with the additive angular margin softmax (Deng et al., "ArcFace", 2019) on
+crops of two to four seconds that went through simulated rooms and microphones. A voice's crops come in all its
+emotional styles, so that the vector says who speaks and not in which mood. What is left on voices that were never
+heard is the figure to look at: the equal error rate on the held-out split, between different sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from indextts.audio import resample_22k_to_16k, style_features
+from indextts.config import load_model_config
+from indextts.models.campplus import CAMPPlus
+from training import loop
+from training.augment import augment
+from training.dataset import SAMPLE_RATE_HZ, SpeechData
+from training.extract_styles import embed_utterances
+
+CROP_S = (2.0, 4.0)
+MARGIN = 0.2  # radians
+MARGIN_RISE = (0.05, 0.3)  # part of the run over which the margin grows from zero
+SCALE = 30.0
+PEAK_LR = 2e-3
+WEIGHT_DECAY = 0.02
+MAX_GRADIENT_NORM = 5.0
+REFRESH_STEPS = 100
+HELDOUT_UTTERANCES = 1200
+
+
+class AngularMarginLoss(nn.Module):
+    """Softmax over cosines with class centres, with a margin added to the angle of the right one."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(classes, dim))
+
+    def forward(self, style: Tensor, voice: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        """Style vectors ``[B, dim]`` and voice ids ``[B]`` to the mean loss and the accuracy without margin."""
+        cosine = F.linear(F.normalize(style.float()), F.normalize(self.centres)).clamp(-1 + 1e-6, 1 - 1e-6)
+        right = cosine.gather(1, voice[:, None])
+        # cos(angle + margin); beyond pi - margin it would rise again, so it goes on as a straight line there
+        moved = right * math.cos(margin) - (1 - right.square()).sqrt() * math.sin(margin)
+        moved = torch.where(right > -math.cos(margin), moved, right - math.sin(margin) * margin)
+        accuracy = (cosine.argmax(1) == voice).float().mean()
+        return F.cross_entropy(SCALE * cosine.scatter(1, voice[:, None], moved), voice), accuracy
+
+
+def margin_at(progress: float) -> float:
+    low, high = MARGIN_RISE
+    return MARGIN * min(1.0, max(0.0, (progress - low) / (high - low)))
+
+
+def draw_crops(data: SpeechData, rows: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
+    """An excerpt of each utterance ``[B, num_samples]``; a shorter utterance is repeated until it fills it."""
+    length = data.num_samples(rows)
+    spare = (length - num_samples).clamp(min=0)
+    start = (torch.rand(len(rows), generator=generator, device=data.device) * (spare + 1)).long()
+    wave = data.wave(rows, start, num_samples)
+    position = torch.arange(num_samples, device=data.device) % length.clamp(max=num_samples)[:, None]
+    return wave.gather(1, position)
+
+
+def equal_error_rate(same: Tensor, different: Tensor) -> float:
+    """Error rate at the threshold at which as many same pairs are refused as different pairs are taken."""
+    scores = torch.cat([same, different])
+    order = scores.argsort(descending=True)
+    is_same = torch.cat([torch.ones_like(same), torch.zeros_like(different)])[order].double()
+    missed = 1 - is_same.cumsum(0) / len(same)
+    taken = (1 - is_same).cumsum(0) / len(different)
+    at = (missed - taken).abs().argmin()
+    return float((missed[at] + taken[at]) / 2)
+
+
+@torch.no_grad()
+def verify(model: CAMPPlus, data: SpeechData, count: int) -> dict[str, float]:
+    """Verification figures on held-out voices: clean against clean, and degraded ("noisy") against clean."""
+    if len(data) < 4:
+        return {}
+    model.eval()
+    generator = torch.Generator(data.device).manual_seed(0)
+    rows = torch.randperm(len(data), generator=generator, device=data.device)[:count]
+    clean = F.normalize(embed_utterances(model, data, rows))
+    noisy = F.normalize(embed_utterances(model, data, rows, noise=generator))
+    model.train()
+    voice, sentence, mood = data.voice[rows], data.sentence[rows], data.style[rows]
+    other_sentence = sentence[:, None] != sentence
+    same = (voice[:, None] == voice) & other_sentence
+    different = (voice[:, None] != voice) & other_sentence
+    if not same.any() or not different.any():
+        return {}
+    cosine, noisy_cosine = clean @ clean.T, noisy @ clean.T
+    figures = {
+        "eer": equal_error_rate(cosine[same], cosine[different]),
+        "eer_noisy": equal_error_rate(noisy_cosine[same], noisy_cosine[different]),
+        "same": float(cosine[same].mean()),
+        "different": float(cosine[different].mean()),
+        "same_noisy": float(noisy_cosine[same].mean()),
+    }
+    other_mood = same & (mood[:, None] != mood)
+    if other_mood.any():
+        figures["eer_other_style"] = equal_error_rate(cosine[other_mood], cosine[different])
+    return figures
+
+
+class VoiceSampler:
+    """Draws utterances so that all voices are equally likely, however many utterances each has."""
+
+    def __init__(self, data: SpeechData) -> None:
+        self.data = data
+        self.balance()
+
+    def balance(self) -> None:
+        """Take the utterances into account that ``data`` has read since."""
+        count = torch.bincount(self.data.voice, minlength=self.data.num_voices)
+        self._weights = 1 / count[self.data.voice].float()
+        self.num_voices = int((count > 0).sum())
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Indices ``[n]``."""
+        return torch.multinomial(self._weights, n, replacement=True, generator=generator)
+
+
+def crop_seconds(step: int) -> float:
+    """Length of the crops of a step: pseudo-random, the same at every run."""
+    fraction = torch.rand((), generator=torch.Generator().manual_seed(step)).item()
+    return CROP_S[0] + (CROP_S[1] - CROP_S[0]) * fraction
+
+
+def train(options: argparse.Namespace) -> None:
+    device = loop.device_for(options.smoke)
+    torch.manual_seed(options.seed)
+    generator = torch.Generator(device).manual_seed(options.seed)
+    data, heldout = (SpeechData(options.data, device, split) for split in ("train", "heldout"))
+    config = load_model_config(options.config).s2mel.style_encoder
+    model = CAMPPlus(config).to(device, memory_format=torch.channels_last).train()
+    criterion = AngularMarginLoss(config.dim, data.num_voices).to(device)
+    weights = [*model.parameters(), *criterion.parameters()]
+    optimizer = torch.optim.AdamW(weights, PEAK_LR, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")
+    run = loop.Loop("style_encoder", options, {"model": model, "criterion": criterion}, optimizer)
+    generator.manual_seed(options.seed + run.step)
+    sampler = VoiceSampler(data)
+    run.log.info("%d utterances of %d voices; %d held out", len(data), sampler.num_voices, len(heldout))
+
+    for step in run.steps():
+        rows = sampler.draw(8 if options.smoke else options.batch_size, generator)
+        wave = draw_crops(data, rows, int(crop_seconds(step) * SAMPLE_RATE_HZ), generator)
+        features = style_features(resample_22k_to_16k(augment(wave, SAMPLE_RATE_HZ, generator)))
+        with torch.autocast(device.type, torch.bfloat16):
+            style = model(features)
+        loss, accuracy = criterion(style, data.voice[rows], margin_at(run.progress))
+        run.update(loss, MAX_GRADIENT_NORM)
+        run.report(loss=loss, accuracy=accuracy)
+        if step % REFRESH_STEPS == 0 and data.refresh() + heldout.refresh():
+            sampler.balance()
+            run.log.info("now %d utterances of %d voices", len(data), sampler.num_voices)
+        if run.evaluation_due():
+            report_heldout(run, model, heldout, options.smoke)
+    heldout.refresh()
+    report_heldout(run, model, heldout, options.smoke)
+    loop.save_weights(options.out / "campplus.safetensors", model.state_dict())
+
+
+def report_heldout(run: loop.Loop, model: CAMPPlus, heldout: SpeechData, smoke: bool) -> None:
+    figures = verify(model, heldout, 24 if smoke else HELDOUT_UTTERANCES)
+    text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    run.log.info("%5.0f s  held out: %s", run.elapsed_s, text or "too few utterances yet")
+
+
+if __name__ == "__main__":
+    train(loop.arguments(__doc__, minutes=3, batch_size=512))

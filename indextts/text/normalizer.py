@@ -34,6 +34,8 @@ _NAME = re.compile(f"[{CHINESE}]+(?:[-·—][{CHINESE}]+){{1,2}}")
 _ANNOTATION = re.compile(r"<[^|>\n]+\|[^>\n]+>")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|there|here|it|she|he|that|this)'s", re.IGNORECASE)
 
+_ESCAPED = re.compile(r'\\(["\\])')
+
 _log = logging.getLogger(__name__)
 
 
@@ -121,9 +123,11 @@ class _LazyEngine:
 
                 self._normalize = Normalizer(operator="tn", **self._options).normalize
             try:
-                return self._normalize(text)
+                text = self._normalize(text)
             except (AssertionError, RuntimeError, ValueError) as error:  # how the grammars refuse odd characters
                 raise TextError(f"the normaliser cannot read {text!r}") from error
+        # The English grammar leaves the escapes of its own notation in the text.
+        return _ESCAPED.sub(r"\1", text) if self._options["lang"] == "en" else text
 
 
 class _Shield:

@@ -66,6 +66,10 @@ def test_characters_the_real_engine_refuses_do_not_stop_the_run() -> None:
     assert TextNormalizer()("[9Z") == "'9Z"
 
 
+def test_quotes_and_backslashes_are_not_escaped() -> None:
+    assert TextNormalizer()('Say "hi" to C:\\ now.') == "Say 'hi' to C,\\ now."
+
+
 def test_glossary_can_be_replaced_later() -> None:
     normalizer = TextNormalizer(None, identity, identity)
     assert normalizer("the SQL") == "the SQL"

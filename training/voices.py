@@ -1,0 +1,124 @@
+"""The voices of the training data: the teacher's stock voices and any number of new ones sampled around them.
+
+A style pack of Kokoro is a row of 256 numbers for every length of the text. New voices are drawn in the space that
+the principal components of the training stock voices span; some are also played at another rate, which moves pitch
+and formants together and so makes one more speaker. Held-out stock voices do not enter the components.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROW_STEP = 5
+"""Neighbouring rows of a style pack hardly differ: every fifth is kept."""
+
+NEAR_DUPLICATES = ("pf_dora", "pm_alex", "em_santa", "pm_santa", "jf_nezumi", "jf_tebukuro", "hm_psi")
+UNCLEAR = ("zm_yunyang",)
+HELDOUT_STOCK = ("af_bella", "af_nova", "am_puck", "am_eric", "bf_emma", "bm_lewis", "am_onyx", "zf_xiaoni")
+NUM_SAMPLED, NUM_SAMPLED_HELDOUT = 3000, 50
+SIGMA = 1.0
+PITCHED_SHARE = 0.4
+PITCHES = tuple(p / 160 for p in (141, 145, 149, 153, 156, 164, 168, 172, 175, 179))
+"""Rates 0.88 to 1.12 whose ratio to 22,050 Hz is one of small numbers."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One row of ``voices.json``.
+
+    Attributes:
+        name: A stock voice's own name, or ``sampled_NNNN``.
+        heldout: Never used in training.
+        languages: What it reads.
+        pitch: Rate at which it is played; 1 is unchanged.
+        stock: Index of the stock voice, None for a sampled one.
+    """
+
+    name: str
+    heldout: bool
+    languages: tuple[str, ...]
+    pitch: float = 1.0
+    stock: int | None = None
+
+
+class VoiceBank:
+    """Style vectors of all voices.
+
+    Args:
+        path: ``voices.npz`` as ``python -m training.voices`` packs it.
+        seed: Decides the sampled voices.
+    """
+
+    def __init__(self, path: str | Path, seed: int = 0) -> None:
+        with np.load(path) as arrays:
+            names, packs = [str(n) for n in arrays["names"]], torch.from_numpy(arrays["styles"]).float()
+        train = [i for i, name in enumerate(names) if name not in HELDOUT_STOCK]
+        self.mean = packs[train].mean(0)  # [rows, 256]
+        centred = (packs[train] - self.mean).flatten(1)
+        eigenvalues, vectors = torch.linalg.eigh(centred @ centred.T / (len(train) - 1))
+        keep = eigenvalues > 1e-6 * eigenvalues.max()
+        # Columns of scores are the training voices' unit-variance coordinates; components take them back.
+        scores = vectors[:, keep] * (len(train) - 1) ** 0.5
+        self.components = (scores.T @ centred / (len(train) - 1)).unflatten(1, self.mean.shape)  # [K, rows, 256]
+
+        generator = np.random.default_rng(seed)
+        self.voices = [_stock_voice(i, name) for i, name in enumerate(names)]
+        for i in range(NUM_SAMPLED + NUM_SAMPLED_HELDOUT):
+            pitch = float(generator.choice(PITCHES)) if generator.random() < PITCHED_SHARE else 1.0
+            heldout = i < NUM_SAMPLED_HELDOUT
+            self.voices.append(Voice(f"sampled_{i:04d}", heldout, ("en", "zh"), pitch))
+        count = NUM_SAMPLED + NUM_SAMPLED_HELDOUT
+        self.coordinates = torch.from_numpy(
+            SIGMA * generator.standard_normal((count, len(self.components)), np.float32)
+        )
+        self.stock = packs
+
+    def to(self, device: str | torch.device) -> VoiceBank:
+        """Moves the style vectors to a device."""
+        for name in ("mean", "components", "coordinates", "stock"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def style(self, voice: int, symbols: int) -> Tensor:
+        """Style vector ``[256]`` of a voice for a text of so many symbols."""
+        row = min((symbols - 1) // ROW_STEP, len(self.mean) - 1)
+        stock = self.voices[voice].stock
+        if stock is not None:
+            return self.stock[stock, row]
+        coordinates = self.coordinates[voice - len(self.stock)]
+        return self.mean[row] + coordinates @ self.components[:, row]
+
+    def table(self) -> list[dict]:
+        """Rows for ``voices.json``."""
+        return [asdict(voice) for voice in self.voices]
+
+
+def _stock_voice(index: int, name: str) -> Voice:
+    language = "zh" if name[0] == "z" else "en"
+    return Voice(name, name in HELDOUT_STOCK, (language,), 1.0, index)
+
+
+def pack_voices(folder: Path, out: Path) -> None:
+    """Packs the usable ``*.bin`` voices of the npm package ``kokoro-js`` in half precision."""
+    left_out = {*NEAR_DUPLICATES, *UNCLEAR}
+    files = [f for f in sorted(folder.glob("*.bin")) if f.stem not in left_out]
+    styles = np.stack([np.fromfile(f, "<f4").reshape(-1, 256)[::ROW_STEP] for f in files])
+    np.savez_compressed(out, names=np.array([f.stem for f in files]), styles=styles.astype(np.float16))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Packs the stock voices.")
+    parser.add_argument("folder", type=Path, help="kokoro-js/voices")
+    parser.add_argument("--out", type=Path, required=True, help="voices.npz")
+    args = parser.parse_args()
+    pack_voices(args.folder, args.out)
+
+
+if __name__ == "__main__":
+    main()

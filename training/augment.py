@@ -19,7 +19,7 @@ ROOM_S = 0.5  # length of the synthetic impulse responses
 class Augmentation:
     """How often each effect occurs, and its range."""
 
-    clean: float = 0.1  # rows left as they are, but for their level
+    clean: float = 0.2  # rows left as they are, but for their level
     room: float = 0.5
     room_rt60_s: tuple[float, float] = (0.1, 0.7)
     room_direct_db: tuple[float, float] = (-2.0, 18.0)  # direct sound over reverberation

@@ -1,0 +1,212 @@
+"""Train the semantic codec of the bundled voice model: one code of 20 ms for what is said and how.
+
+    python -m training.train_semantic_codec --data DATA --out OUT [--minutes 1.7] [--resume]
+
+Needs the finished semantic encoder in ``OUT``. The quantised embedding must let a small decoder rebuild the clean
+embedding, and linear heads name phone, pitch and energy; decoder and heads are thrown away. The codebook follows
+the points that it stands for (running means on the unit sphere), starts from k-means, and dead codes are restarted.
+Writes ``OUT/semantic_codec.safetensors``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indextts.audio import semantic_features
+from indextts.config import SemanticCodecConfig, load_model_config
+from indextts.models.semantic_codec import ConvNeXtBackbone, SemanticCodec, VectorQuantizer
+from indextts.models.semantic_encoder import SemanticEncoder
+from training.augment import augment
+from training.dataset import SpeechData
+from training.frames import Crops, CropSampler, FrameHeads, weighted
+from training.loop import Loop, arguments, device_for, save_weights
+from training.train_semantic_encoder import heldout_batches, load_encoder
+
+NAME = "semantic_codec"
+CROP_S = 4.0
+BATCH_S = 512.0
+LEARNING_RATE = 1.5e-3
+COMMITMENT = 0.5
+KMEANS_BATCHES = 4
+KMEANS_ITERATIONS = 15
+
+
+class CodebookLearner(nn.Module):
+    """Keeps the rows of a codebook at the running means of the unit vectors that are assigned to them."""
+
+    counts: Tensor  # [K]
+    sums: Tensor  # [K, d]
+
+    def __init__(self, quantizer: VectorQuantizer, decay: float = 0.98, dead_share: float = 0.05) -> None:
+        super().__init__()
+        size, dim = quantizer.codebook.weight.shape
+        self._rows = quantizer.codebook.weight  # shared with the codec, and no parameter of the optimiser
+        self.decay, self.dead_share = decay, dead_share
+        self.register_buffer("counts", torch.zeros(size))
+        self.register_buffer("sums", torch.zeros(size, dim))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def perplexity(self) -> Tensor:
+        """Effective number of codes in use."""
+        share = self.counts / self.counts.sum().clamp(min=1)
+        return torch.exp(-(share * torch.log(share.clamp(min=1e-10))).sum())
+
+    @torch.no_grad()
+    def start(self, points: Tensor) -> None:
+        """Spherical k-means over ``[P, d]``."""
+        points, size = F.normalize(points.float(), dim=-1), len(self._rows)
+        rows = points[torch.randint(len(points), (size,), device=points.device)]
+        for _ in range(KMEANS_ITERATIONS):
+            sums = torch.zeros_like(rows).index_add_(0, (points @ rows.T).argmax(-1), points)
+            strays = points[torch.randint(len(points), (size,), device=points.device)]
+            rows = F.normalize(torch.where(sums.norm(dim=-1, keepdim=True) > 1e-6, sums, strays), dim=-1)
+        self.counts.copy_(torch.bincount((points @ rows.T).argmax(-1), minlength=size))
+        self.counts.clamp_(min=self.counts.mean())
+        self.sums.copy_(rows * self.counts[:, None])
+        self._rows.copy_(rows)
+        self.get_buffer("started").fill_(True)
+
+    @torch.no_grad()
+    def update(self, points: Tensor, codes: Tensor) -> None:
+        """Move the rows towards ``points [P, d]`` with codes ``[P]``; rows nobody uses jump to random points."""
+        points, size = F.normalize(points.float(), dim=-1), len(self._rows)
+        new = torch.bincount(codes, minlength=size).float()
+        self.counts.lerp_(new, 1 - self.decay)
+        self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, codes, points), 1 - self.decay)
+        mean = self.counts.mean()
+        dead = self.counts < self.dead_share * mean
+        strays = points[torch.randint(len(points), (size,), device=points.device)]
+        self.counts.copy_(torch.where(dead, mean * 0.5, self.counts))
+        self.sums.copy_(torch.where(dead[:, None], strays * self.counts[:, None], self.sums))
+        self._rows.copy_(F.normalize(self.sums, dim=-1))
+
+
+class CodecTask(nn.Module):
+    """What the quantised embedding must be good for."""
+
+    def __init__(self, config: SemanticCodecConfig) -> None:
+        super().__init__()
+        self.decoder = nn.Sequential(
+            ConvNeXtBackbone(
+                config.hidden_size, config.vocos_dim, config.vocos_intermediate_dim, config.vocos_num_layers
+            ),
+            nn.Linear(config.vocos_dim, config.hidden_size),
+        )
+        self.heads = FrameHeads(config.hidden_size)
+
+    def reconstruction(self, quantized: Tensor, clean: Tensor, valid: Tensor) -> Tensor:
+        """Mean squared error of the rebuilt clean embedding ``[B, T, D]``, whose variance is one."""
+        error = (self.decoder(quantized.transpose(1, 2)).float() - clean).square().mean(-1)
+        return (error * valid).sum() / valid.sum()
+
+
+@torch.no_grad()
+def embed(encoder: SemanticEncoder, wave: Tensor, num_samples: Tensor) -> Tensor:
+    """Normalised embeddings ``[B, T, D]`` in float32."""
+    with torch.autocast(wave.device.type, torch.bfloat16):
+        hidden = encoder(*semantic_features(wave, num_samples))
+    return encoder.normalize(hidden.float())
+
+
+@torch.no_grad()
+def evaluate(
+    encoder: SemanticEncoder,
+    encoder_heads: FrameHeads,
+    codec: SemanticCodec,
+    task: CodecTask,
+    batches: list[tuple[Crops, Tensor]],
+) -> dict[str, float]:
+    """What the heads read before and after the quantiser, and how stable the codes are."""
+    sums: dict[str, float] = {}
+    used = []
+    for crops, degraded in batches:
+        valid, codes_of = crops.labels.valid, {}
+        for kind, wave in (("clean", crops.wave), ("augmented", degraded)):
+            hidden = encoder(*semantic_features(wave, crops.num_samples))
+            codes, quantized = codec.quantize(encoder.normalize(hidden))
+            before = encoder_heads.metrics(hidden, crops.labels)
+            after = task.heads.metrics(quantized, crops.labels)
+            for key in before:
+                sums[f"{kind}_{key}_before"] = sums.get(f"{kind}_{key}_before", 0.0) + before[key].item()
+                sums[f"{kind}_{key}_after"] = sums.get(f"{kind}_{key}_after", 0.0) + after[key].item()
+            codes_of[kind] = codes[valid]
+        same = (codes_of["clean"] == codes_of["augmented"]).float().mean().item()
+        sums["same_code_clean_augmented"] = sums.get("same_code_clean_augmented", 0.0) + same
+        used.append(codes_of["clean"])
+    figures = {key: value / len(batches) for key, value in sums.items()}
+    if used:
+        figures["codes_used"] = float(torch.cat(used).unique().numel())
+    return figures
+
+
+def points_of(codec: SemanticCodec, embeddings: Tensor, valid: Tensor) -> Tensor:
+    """Projected embeddings of the valid frames, ``[P, d]``."""
+    return codec.project(embeddings).transpose(1, 2)[valid]
+
+
+def main() -> None:
+    options = arguments(__doc__, minutes=1.7)
+    device = device_for(options.smoke)
+    torch.manual_seed(options.seed)
+    config = load_model_config(options.config)
+    sampler = CropSampler(SpeechData(options.data, device), options.seed)
+    encoder = load_encoder(options.out, config.w2v_bert, device)
+    encoder_heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
+    trained = torch.load(options.out / "semantic_encoder.pt", map_location=device, weights_only=True)
+    encoder_heads.load_state_dict(trained["parts"]["heads"])
+    codec = SemanticCodec(config.semantic_codec).to(device)
+    task = CodecTask(config.semantic_codec).to(device)
+    quantizer = codec.quantizer.first
+    quantizer.codebook.requires_grad_(False)
+    codebook = CodebookLearner(quantizer).to(device)
+    weights = [p for part in (codec, task) for p in part.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
+    loop = Loop(NAME, options, {"codec": codec, "task": task, "codebook": codebook}, optimizer)
+    batch_s = 16.0 if options.smoke else BATCH_S
+    heldout = heldout_batches(options, device)
+
+    if not codebook.get_buffer("started"):
+        points = []
+        for _ in range(KMEANS_BATCHES):
+            crops = sampler.draw(CROP_S, batch_s)
+            clean = embed(encoder, crops.wave, crops.num_samples)
+            points.append(points_of(codec, clean, crops.labels.valid).detach())
+        codebook.start(torch.cat(points))
+
+    for step in loop.steps():
+        crops = sampler.draw(CROP_S, batch_s)
+        valid = crops.labels.valid
+        clean = embed(encoder, crops.wave, crops.num_samples)
+        half = len(clean) // 2
+        degraded = augment(crops.wave[:half], 16000, sampler.generator)
+        inputs = torch.cat([embed(encoder, degraded, crops.num_samples[:half]), clean[half:]])
+        with torch.autocast(device.type, torch.bfloat16):
+            z_e = codec.project(inputs).float()
+            codes = quantizer.encode(z_e)
+            z_q = quantizer.lookup(codes)
+            quantized = quantizer.out_project(z_e + (z_q - z_e).detach()).transpose(1, 2)
+            reconstruction = task.reconstruction(quantized, clean, valid)
+            losses = task.heads.losses(quantized, crops.labels)
+        commitment = (z_e - z_q).square().sum(1)[valid].mean()
+        loop.update(reconstruction + weighted(losses) + COMMITMENT * commitment)
+        codebook.update(z_e.detach().transpose(1, 2)[valid], codes[valid])
+        loop.report(reconstruction=reconstruction, commitment=commitment, **losses, perplexity=codebook.perplexity)
+        if loop.evaluation_due():
+            if sampler.refresh():
+                heldout = heldout_batches(options, device)
+            _log(loop, step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout))
+            codec.train()
+
+    _log(loop, loop.step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout))
+    save_weights(options.out / f"{NAME}.safetensors", codec.state_dict())
+
+
+def _log(loop: Loop, step: int, figures: dict[str, float]) -> None:
+    loop.log.info("  step %d, held out: %s", step, "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import math
 import random
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ CHINESE_NAMES = ("高兴", "愤怒", "悲伤", "恐惧", "反感", "低落", "�
 EmotionVector = tuple[float, ...]
 """Eight weights in the order of ``EMOTIONS``."""
 
+TextEmotion = Callable[[str], EmotionVector]
+"""Finds the emotions that a text expresses."""
+
+_CHINESE_NAME: dict[str, str] = dict(zip(EMOTIONS, CHINESE_NAMES, strict=True))
 _BIAS = (0.9375, 0.875, 1.0, 1.0, 0.9375, 0.9375, 0.6875, 0.5625)
 _LARGEST_SUM = 0.8
 _LARGEST_ANSWER = 1.2
@@ -57,7 +61,7 @@ def scale_emo_vector(values: Sequence[float], alpha: float) -> EmotionVector:
     return tuple(int(value * scale * 10_000) / 10_000 for value in values)
 
 
-class EmotionMatrix:
+class EmotionTables:
     """The model's stock of emotional deliveries, by emotion and by the speaker who gave them.
 
     Args:
@@ -85,7 +89,9 @@ class EmotionMatrix:
             return [rng.randint(0, len(rows) - 1) for rows in self._speakers]
         return [int(torch.cosine_similarity(style, rows, dim=1).argmax()) for rows in self._speakers]
 
-    def mix(self, weights: Sequence[float], style: torch.Tensor, rng: random.Random | None = None) -> torch.Tensor:
+    def weighted_sum(
+        self, weights: Sequence[float], style: torch.Tensor, rng: random.Random | None = None
+    ) -> torch.Tensor:
         """The weighted sum ``[1, model_dim]`` of the selected deliveries."""
         import torch
 
@@ -93,14 +99,14 @@ class EmotionMatrix:
         rows = torch.stack([group[i] for group, i in zip(self._emotions, self.select(style, rng), strict=True)])
         return (rows.new_tensor(weights)[:, None] * rows).sum(dim=0, keepdim=True)
 
-    def blend(
+    def mix(
         self,
         weights: Sequence[float],
         style: torch.Tensor,
         voice_emotion: torch.Tensor,
         rng: random.Random | None = None,
     ) -> torch.Tensor:
-        """The emotion vector ``[1, model_dim]`` to speak with: the mix, and the voice's own one for the rest.
+        """The emotion vector ``[1, model_dim]`` to speak with: the mix, and the voice's own for the rest.
 
         Args:
             weights: eight weights; with a sum above 1 the voice's own emotion is subtracted.
@@ -108,7 +114,7 @@ class EmotionMatrix:
             voice_emotion: emotion vector ``[1, model_dim]`` of the voice's recording.
             rng: draws the rows at random if given.
         """
-        return self.mix(weights, style, rng) + (1 - sum(weights)) * voice_emotion
+        return self.weighted_sum(weights, style, rng) + (1 - sum(weights)) * voice_emotion
 
 
 class QwenEmotion:
@@ -164,7 +170,8 @@ class QwenEmotion:
             model = AutoModelForCausalLM.from_pretrained(self.directory, local_files_only=True, dtype=dtype)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise EmotionError(f"cannot load the emotion model in {self.directory}: {error}") from error
-        return tokenizer, model.to(self.device).eval()
+        model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the signature
+        return tokenizer, model.eval()
 
     def _answer(self, tokenizer: Any, model: Any, description: str) -> str:
         import torch
@@ -227,7 +234,7 @@ def _label(value: object) -> str | None:
     word = value.strip()
     if word in CHINESE_NAMES:
         return word
-    return dict(zip(EMOTIONS, CHINESE_NAMES, strict=True)).get(word.lower())
+    return _CHINESE_NAME.get(word.lower())
 
 
 def _number(name: str, value: object) -> float:

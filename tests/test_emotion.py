@@ -11,7 +11,7 @@ import torch
 from indextts.emotion import (
     CHINESE_NAMES,
     EMOTIONS,
-    EmotionMatrix,
+    EmotionTables,
     QwenEmotion,
     normalize_emo_vec,
     parse_answer,
@@ -25,26 +25,26 @@ CALM = (0, 0, 0, 0, 0, 0, 0, 1)
 def test_random_rows_come_from_the_given_source_in_order() -> None:
     rows = (3, 17, 2, 8, 4, 5, 10, 24)
     emotions = torch.arange(sum(rows), dtype=torch.float32)[:, None]
-    matrix = EmotionMatrix(emotions, torch.ones(sum(rows), 2), rows)
+    tables = EmotionTables(emotions, torch.ones(sum(rows), 2), rows)
     source = random.Random(7)
     want = [source.randint(0, n - 1) for n in rows]
-    assert matrix.select(torch.ones(1, 2), random.Random(7)) == want
+    assert tables.select(torch.ones(1, 2), random.Random(7)) == want
     weights = [0.0] * 8
     weights[2] = 1.0
-    assert matrix.mix(weights, torch.ones(1, 2), random.Random(7)).item() == sum(rows[:2]) + want[2]
+    assert tables.weighted_sum(weights, torch.ones(1, 2), random.Random(7)).item() == sum(rows[:2]) + want[2]
 
 
 def test_weights_above_one_subtract_the_own_emotion() -> None:
-    matrix = EmotionMatrix(torch.zeros(8, 3), torch.ones(8, 2), (1,) * 8)
+    tables = EmotionTables(torch.zeros(8, 3), torch.ones(8, 2), (1,) * 8)
     own = torch.tensor([[1.0, 2.0, 3.0]])
-    torch.testing.assert_close(matrix.blend([1.5] + [0.0] * 7, torch.ones(1, 2), own), -0.5 * own)
+    torch.testing.assert_close(tables.mix([1.5] + [0.0] * 7, torch.ones(1, 2), own), -0.5 * own)
 
 
 def test_matrices_of_other_sizes_are_refused() -> None:
     with pytest.raises(EmotionError, match="rows"):
-        EmotionMatrix(torch.zeros(9, 3), torch.zeros(8, 2), (1,) * 8)
+        EmotionTables(torch.zeros(9, 3), torch.zeros(8, 2), (1,) * 8)
     with pytest.raises(EmotionError, match="rows"):
-        EmotionMatrix(torch.zeros(8, 3), torch.zeros(8, 2), (2,) * 4)
+        EmotionTables(torch.zeros(8, 3), torch.zeros(8, 2), (2,) * 4)
 
 
 @pytest.mark.parametrize("values", [[], [0.1] * 7, [0.1] * 9])

@@ -11,10 +11,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from indextts.errors import TextError
 from indextts.text.glossary import Glossary
 from indextts.text.pinyin import CHINESE, PINYIN, correct_pinyin
+
+if TYPE_CHECKING:
+    from wetext import Normalizer
 
 Engine = Callable[[str], str]
 """Reads numbers and symbols out as words."""
@@ -114,16 +118,16 @@ class _LazyEngine:
     def __init__(self, **options: object) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._normalize: Engine | None = None
+        self._normalizer: Normalizer | None = None
 
     def __call__(self, text: str) -> str:
         with self._lock:
-            if self._normalize is None:
+            if self._normalizer is None:
                 from wetext import Normalizer
 
-                self._normalize = Normalizer(operator="tn", **self._options).normalize
+                self._normalizer = Normalizer(operator="tn", **self._options)
             try:
-                text = self._normalize(text)
+                text = str(self._normalizer.normalize(text))
             except (AssertionError, RuntimeError, ValueError) as error:  # how the grammars refuse odd characters
                 raise TextError(f"the normaliser cannot read {text!r}") from error
         # The English grammar leaves the escapes of its own notation in the text.

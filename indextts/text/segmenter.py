@@ -19,9 +19,7 @@ _QUOTES = frozenset({"'", "▁'"})
 _log = logging.getLogger(__name__)
 
 
-def split_segments(
-    tokens: Sequence[str], max_tokens: int = 120, quick_streaming_tokens: int = 0
-) -> list[list[str]]:
+def split_segments(tokens: Sequence[str], max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[list[str]]:
     """Cut ``tokens`` into segments of at most ``max_tokens``.
 
     A segment can have one token more: a quote that follows a sentence end is kept in both segments, as the

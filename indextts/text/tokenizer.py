@@ -12,9 +12,7 @@ import sentencepiece
 from indextts.errors import CheckpointError, ConfigError
 from indextts.text.pinyin import to_pinyin
 
-_CJK = (
-    "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
-)
+_CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
 _CJK_CHARACTER = re.compile(f"([{_CJK}])")
 _SPACE_BESIDE_CJK = re.compile(rf"(?<=[{_CJK}])\s+|\s+(?=[{_CJK}])")
 
@@ -34,9 +32,7 @@ class TextTokenizer:
         ConfigError: ``chinese`` is something else.
     """
 
-    def __init__(
-        self, model_path: str | Path, normalizer: Callable[[str], str], chinese: str = "characters"
-    ) -> None:
+    def __init__(self, model_path: str | Path, normalizer: Callable[[str], str], chinese: str = "characters") -> None:
         if chinese not in ("characters", "pinyin"):
             raise ConfigError(f"text.chinese must be 'characters' or 'pinyin', not {chinese!r}")
         self.normalizer = normalizer

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from indextts.emotion import EMOTIONS, EmotionMatrix, QwenEmotion, normalize_emo_vec, parse_answer, scale_emo_vector
+from indextts.emotion import EMOTIONS, EmotionTables, QwenEmotion, normalize_emo_vec, parse_answer, scale_emo_vector
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_messages_to_the_text_classifier(cases: dict[str, Any]) -> None:
 
 def test_matrix(golden: Any) -> None:
     case = golden.component("emotion_matrix")
-    matrix = EmotionMatrix(case.input("emo_matrix"), case.input("spk_matrix"), case.config["emo_num"])
+    tables = EmotionTables(case.input("emo_matrix"), case.input("spk_matrix"), case.config["emo_num"])
     style, weights = case.input("style"), case.input("weights").tolist()
-    case.check("index", torch.tensor(matrix.select(style)))
-    case.check("emovec_mat", matrix.mix(weights, style))
-    case.check("emovec", matrix.blend(weights, style, case.input("base_emovec")))
+    case.check("index", torch.tensor(tables.select(style)))
+    case.check("emovec_mat", tables.weighted_sum(weights, style))
+    case.check("emovec", tables.mix(weights, style, case.input("base_emovec")))

@@ -80,9 +80,7 @@ def test_tokenize(golden: Any, cases: dict[str, Any], normalizers: dict[str, Any
 
 def test_segments(cases: dict[str, Any]) -> None:
     for case in cases["segments"]:
-        got = split_segments(
-            case["tokens"], case["max_text_tokens_per_segment"], case["quick_streaming_tokens"]
-        )
+        got = split_segments(case["tokens"], case["max_text_tokens_per_segment"], case["quick_streaming_tokens"])
         assert got == case["segments"]
 
 

@@ -1,0 +1,200 @@
+"""Batches for the language model are what they claim to be, and the trainer runs from data to weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from indextts.config import load_model_config
+from indextts.models.gpt import UnifiedVoice
+from training import train_gpt
+from training.dataset import SAMPLE_RATE_HZ, SpeechData
+from training.gpt_batches import GPTBatches
+from training.semantics import Semantics, SemanticsWriter
+
+VOICES, SENTENCES, PER_VOICE, DIM, CODES = 12, 30, 5, 12, 40
+CONFIG_YAML = f"""
+gpt:
+  model_dim: 16
+  layers: 2
+  heads: 2
+  max_mel_tokens: 400
+  max_text_tokens: 40
+  number_text_tokens: 50
+  number_mel_codes: {CODES + 2}
+  start_mel_token: {CODES}
+  stop_mel_token: {CODES + 1}
+  condition_num_latent: 3
+  cond_input_dim: {DIM}
+  emo_perceiver_dim: 8
+  condition_module: {{output_size: 8, linear_units: 8, attention_heads: 2, num_blocks: 1, perceiver_mult: 1}}
+  emo_condition_module: {{output_size: 8, linear_units: 8, attention_heads: 2, num_blocks: 1, perceiver_mult: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with speech, text ids and semantics of both splits; embeddings tell their utterance and frame."""
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    (root / "config.yaml").write_text(CONFIG_YAML)
+    voices = [{"name": f"v{i}", "heldout": i >= VOICES - 4} for i in range(VOICES)]
+    sentences = [{"text": f"s{i}", "language": "en", "phonemes": "", "heldout": i >= 20} for i in range(SENTENCES)]
+    (root / "voices.json").write_text(json.dumps(voices))
+    (root / "sentences.json").write_text(json.dumps(sentences))
+    voice = np.repeat(np.arange(VOICES), PER_VOICE).astype(np.int32)
+    sentence = np.where(voice >= VOICES - 4, random.integers(20, 30, len(voice)), random.integers(0, 20, len(voice)))
+    sentence[::PER_VOICE] = np.where(voice[::PER_VOICE] >= VOICES - 4, 20, 0)
+    sentence[1::PER_VOICE] = np.where(voice[1::PER_VOICE] >= VOICES - 4, 21, 1)
+    length = random.integers(SAMPLE_RATE_HZ // 2, 2 * SAMPLE_RATE_HZ, len(voice))
+    np.savez(
+        root / "shard_00000.npz",
+        offset=np.cumsum(length) - length,
+        length=length,
+        voice=voice,
+        sentence=sentence.astype(np.int32),
+        language=np.zeros(len(voice), np.int8),
+        style=random.integers(0, 3, len(voice)).astype(np.int8),
+        intensity=random.random(len(voice)).astype(np.float32),
+        phone_ids=np.ones(len(voice), np.int16),
+        phone_frames=np.full(len(voice), 10, np.int16),
+        phone_offset=np.arange(len(voice) + 1),
+    )
+    np.zeros(int(length.sum()), "<i2").tofile(root / "shard_00000.pcm")
+    (root / "shard_00000.json").write_text("{}")
+    text_lengths = random.integers(3, 30, SENTENCES)
+    ids = np.concatenate([np.full(n, 2 + i) for i, n in enumerate(text_lengths)]).astype(np.int16)
+    np.savez(root / "tokens.npz", ids=ids, offsets=np.concatenate(([0], np.cumsum(text_lengths))))
+    for split in ("train", "heldout"):
+        data = SpeechData(root, "cpu", split)  # type: ignore[arg-type]
+        frames = (data.length_s * 50).long().numpy()
+        writer = SemanticsWriter(root, data, frames, DIM, CODES)
+        for index in range(len(data)):
+            frame = torch.arange(int(frames[index]))
+            clean = torch.full((1, len(frame), DIM), float(index))
+            clean[0, :, 1] = frame.float()
+            writer.write(torch.tensor([index]), (frame % CODES)[None], clean, clean)
+        writer.finish()
+    return root
+
+
+@pytest.fixture
+def batches(root: Path) -> GPTBatches:
+    config = load_model_config(root / "config.yaml").gpt
+    data, semantics = SpeechData(root, "cpu"), Semantics(root, "cpu")
+    return GPTBatches(data, semantics, root / "tokens.npz", config, torch.device("cpu"), seed=0)
+
+
+def test_an_epoch_has_every_usable_utterance_once(batches: GPTBatches) -> None:
+    rows = list(batches.epoch(600))
+    assert sorted(np.concatenate(rows)) == sorted(batches.usable)
+    assert all(len(part) * batches.row_tokens(part).max() <= 600 for part in rows if len(part) > 1)
+    assert len(batches.usable) + batches.left_out == (VOICES - 4) * PER_VOICE
+
+
+def test_prompts_are_other_sentences_of_the_same_voice(batches: GPTBatches) -> None:
+    found = own = two = 0
+    for _ in range(20):
+        choice = batches.choose(batches.usable)
+        found += len(choice.target)
+        for prompt in (choice.first, choice.second[choice.two]):
+            target = choice.target if prompt is choice.first else choice.target[choice.two]
+            assert (batches.voice[prompt] == batches.voice[target]).all()
+            assert (batches.sentence[prompt] != batches.sentence[target]).all()
+        own += choice.own_emotion.sum()
+        two += choice.two.sum()
+        assert (choice.emotion[choice.own_emotion] == choice.first[choice.own_emotion]).all()
+    assert found > 19 * len(batches.usable)
+    assert 0.1 < own / found < 0.5
+    assert 0.1 < two / found < 0.6
+
+
+def test_the_emotion_is_heard_in_an_utterance_of_the_same_style(batches: GPTBatches) -> None:
+    for _ in range(20):
+        choice = batches.choose(batches.usable)
+        assert (batches.style[choice.emotion] == batches.style[choice.target]).all()
+
+
+def test_a_batch_holds_what_was_chosen(batches: GPTBatches) -> None:
+    choice = batches.choose(batches.usable[:6])
+    batch = batches.gather(choice)
+    for row, target in enumerate(choice.target):
+        codes = batch.codes[row, : batch.code_lengths[row]]
+        assert codes.tolist() == [t % CODES for t in range(int(batches.length[target]))]
+        sentence = int(batches.sentence[target])
+        text = batch.text[row, : batch.text_lengths[row]]
+        assert len(text) == batches.text_length[sentence] and set(text.tolist()) == {2 + sentence}
+
+        prompt = batch.prompt[row, : batch.prompt_lengths[row]]
+        spoken = prompt[:, 0].tolist()
+        expected = {choice.first[row], choice.second[row]} if choice.two[row] else {choice.first[row]}
+        assert set(spoken) == expected
+        assert not batch.prompt[row, batch.prompt_lengths[row] :].any()
+        steps = prompt[1:, 1] - prompt[:-1, 1]  # consecutive frames, but for the seam
+        assert int((steps != 1).sum()) <= choice.two[row]
+
+        emotion = batch.emotion[row, : batch.emotion_lengths[row]]
+        if choice.own_emotion[row]:
+            torch.testing.assert_close(emotion, prompt)
+        else:
+            assert set(emotion[:, 0].tolist()) == {choice.emotion[row]}
+
+
+def test_targets_end_with_the_stop_code(batches: GPTBatches) -> None:
+    batch = batches.gather(batches.choose(batches.usable[:6]))
+    codes, text = train_gpt.targets_of(batch, batches.config)
+    for row, length in enumerate(batch.code_lengths.tolist()):
+        assert codes[row, :length].tolist() == batch.codes[row, :length].tolist()
+        assert codes[row, length] == batches.config.stop_mel_token
+        assert (codes[row, length + 1 :] == -100).all()
+    assert (text >= 0).sum(1).tolist() == (batch.text_lengths + 1).tolist()
+
+
+def test_noise_replaces_a_small_share(batches: GPTBatches) -> None:
+    torch.manual_seed(0)
+    codes = torch.zeros(200, 100, dtype=torch.long)
+    noisy = train_gpt.with_noise(codes, CODES)
+    assert 0.01 < float((noisy != codes).float().mean()) < train_gpt.CODE_NOISE
+    assert int(noisy.max()) < CODES
+
+
+def test_dropout_acts_in_training_only(root: Path) -> None:
+    torch.manual_seed(0)
+    model = UnifiedVoice(load_model_config(root / "config.yaml").gpt)
+    x = torch.randn(1, 5, 16)
+    plain = model.eval().gpt(x)
+    train_gpt.add_dropout(model, 0.5)
+    torch.testing.assert_close(model.eval().gpt(x), plain)
+    assert not torch.allclose(model.train().gpt(x), plain)
+
+
+def run_trainer(root: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    config = str(root / "config.yaml")
+    command = ["train_gpt", "--data", str(root), "--out", str(root), "--config", config, "--smoke", *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    train_gpt.main()
+    log = logging.getLogger("training.gpt")
+    while log.handlers:
+        log.handlers.pop().close()
+
+
+def test_from_data_to_weights_and_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_trainer(root, monkeypatch)
+    weights = load_file(root / "gpt.safetensors")
+    UnifiedVoice(load_model_config(root / "config.yaml").gpt).load_state_dict(weights, strict=True)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    log = (root / "gpt.log").read_text()
+    assert "held out" in log and "never_stop" in log
+    before = torch.load(root / "gpt.pt", weights_only=True)
+    run_trainer(root, monkeypatch, "--resume")
+    after = torch.load(root / "gpt.pt", weights_only=True)
+    assert after["step"] > before["step"] > 0
+    key = "mel_head.bias"
+    assert not torch.equal(after["parts"]["model"][key], before["parts"]["model"][key])

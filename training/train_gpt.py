@@ -1,0 +1,281 @@
+"""Train the text-to-code language model, together with its speaker and emotion encoders.
+
+    python -m training.train_gpt --data DATA --out OUT --minutes 10
+
+Reads the codes and embeddings that ``training/extract_semantics.py`` wrote into OUT and the text ids of all sentences
+(``--tokens``). The model sees exactly the sequence that it sees when it speaks; the two ways of numbering the codes
+(decoding skips a position, the second pass does not) take turns. Writes ``OUT/gpt.safetensors``: of the averaged
+weights, those that did best on voices and sentences never trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from indextts.config import GPTConfig, ModelConfig, SamplingParams, load_model_config
+from indextts.decoding.backend import EagerBackend
+from indextts.decoding.search import generate
+from indextts.models.gpt import UnifiedVoice
+from training.dataset import SpeechData
+from training.gpt_batches import GPTBatch, GPTBatches
+from training.loop import Loop, arguments, device_for, save_weights
+from training.semantics import Semantics
+
+PEAK_LR = 1.2e-3
+WEIGHT_DECAY = 0.05
+DROPOUT = 0.1  # behind each attention and each feed-forward of the trunk
+LABEL_SMOOTHING = 0.02
+TEXT_LOSS_WEIGHT = 0.02
+DECODING_POSITIONS = 0.6
+CODE_NOISE = 0.08  # at most this share of a row's code inputs is replaced, so that one slip is not the end
+AVERAGE_STEPS = 800
+HELDOUT_UTTERANCES = 256
+SAMPLED_UTTERANCES = 24
+SAMPLE_EVERY_EVALUATIONS = 5
+PLAIN_SAMPLING = SamplingParams(num_beams=1, repetition_penalty=1.0)
+
+
+def initialise(model: UnifiedVoice) -> None:
+    """GPT-2's initial weights: small embeddings, and residual branches that shrink with depth."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("embedding.weight", "emb.weight", "text_head.weight", "mel_head.weight")):
+            nn.init.normal_(parameter, std=0.02)
+        elif name.startswith("gpt.h.") and name.endswith("c_proj.weight"):
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * model.config.layers))
+
+
+def add_dropout(model: UnifiedVoice, rate: float) -> None:
+    """Drop outputs of the residual branches while training; the modules themselves know no dropout."""
+
+    def drop(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return F.dropout(output, rate, module.training)
+
+    for name, module in model.gpt.named_modules():
+        if name.endswith(("attn", "mlp")):
+            module.register_forward_hook(drop)
+
+
+def parameter_groups(model: nn.Module) -> list[dict]:
+    """Matrices decay; biases, norms and embeddings do not."""
+    decays, others = [], []
+    for name, parameter in model.named_parameters():
+        decays_here = parameter.ndim >= 2 and "embedding" not in name and not name.endswith("latents")
+        (decays if decays_here else others).append(parameter)
+    return [
+        {"params": decays, "lr": PEAK_LR, "weight_decay": WEIGHT_DECAY},
+        {"params": others, "lr": PEAK_LR, "weight_decay": 0.0},
+    ]
+
+
+def targets_of(batch: GPTBatch, config: GPTConfig) -> tuple[Tensor, Tensor]:
+    """What the logits should say: codes then stop ``[B, M + 1]``, text then stop ``[B, L + 1]``; -100 is padding."""
+    codes = _with_stop(batch.codes, batch.code_lengths, config.stop_mel_token)
+    return codes, _with_stop(batch.text, batch.text_lengths, config.stop_text_token)
+
+
+def _with_stop(ids: Tensor, lengths: Tensor, stop: int) -> Tensor:
+    position = torch.arange(ids.shape[1] + 1, device=ids.device)
+    ids = F.pad(ids, (0, 1)).masked_fill(position > lengths[:, None], -100)
+    return ids.masked_fill(position == lengths[:, None], stop)
+
+
+def with_noise(codes: Tensor, codebook_size: int) -> Tensor:
+    """Replace a random share of each row, 0 to ``CODE_NOISE``, by random codes."""
+    share = torch.rand(len(codes), 1, device=codes.device) * CODE_NOISE
+    replaced = torch.rand(codes.shape, device=codes.device) < share
+    return torch.where(replaced, torch.randint_like(codes, codebook_size), codes)
+
+
+def logits_of(model: UnifiedVoice, batch: GPTBatch, codes: Tensor, decoding_positions: bool) -> tuple[Tensor, Tensor]:
+    """Code and text logits of a batch, its encoders included."""
+    with torch.autocast(codes.device.type, torch.bfloat16):
+        return model.training_logits(
+            model.condition(batch.prompt, batch.prompt_lengths),
+            model.emotion_vector(batch.emotion, batch.emotion_lengths),
+            batch.text,
+            batch.text_lengths,
+            codes,
+            batch.code_lengths,
+            decoding_positions=decoding_positions,
+        )
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the targets that are not padding."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=smoothing)
+
+
+class BestWeights(nn.Module):
+    """The weights with the lowest held-out cross-entropy so far; a module, so that checkpoints keep it."""
+
+    cross_entropy: Tensor
+
+    def __init__(self, model: UnifiedVoice) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("cross_entropy", torch.tensor(math.inf))
+
+    def offer(self, model: nn.Module, value: float) -> None:
+        if value < float(self.cross_entropy):
+            self.cross_entropy.fill_(value)
+            self.model.load_state_dict(model.state_dict())
+
+
+@torch.no_grad()
+def average_into(averaged: nn.Module, model: nn.Module, step: int) -> None:
+    """Exponential moving average over about ``AVERAGE_STEPS``, fewer at the beginning."""
+    weight = max(1 / AVERAGE_STEPS, 9 / (step + 10))
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+        list(averaged.parameters()), list(model.parameters()), weight
+    )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Fixed batches of voices and sentences that are never trained on."""
+
+    batches: list[GPTBatch]
+
+    @classmethod
+    def draw(cls, source: GPTBatches, limit: int) -> HeldOut:
+        order = np.random.default_rng(0).permutation(source.usable)[:limit]
+        by_length = order[np.argsort(source.row_tokens(order))]
+        parts = np.array_split(by_length, max(1, len(by_length) // 32))
+        return cls([source.gather(source.choose(part)) for part in parts])
+
+    @torch.no_grad()
+    def score(self, model: UnifiedVoice) -> dict[str, float]:
+        """Cross-entropy and accuracy of the next code, for both numberings of the codes."""
+        figures = {}
+        for name, decoding_positions in (("decode", True), ("second_pass", False)):
+            loss = hits = count = torch.zeros((), device=self.batches[0].codes.device)
+            for batch in self.batches:
+                logits, _ = logits_of(model, batch, batch.codes, decoding_positions)
+                targets, _ = targets_of(batch, model.config)
+                real = int((targets >= 0).sum())
+                loss = loss + cross_entropy(logits, targets) * real
+                hits = hits + (logits.argmax(-1) == targets).sum()
+                count = count + real
+            figures |= {f"{name}_ce": float(loss / count), f"{name}_top1": float(hits / count)}
+        return figures
+
+    @torch.no_grad()
+    def speak(self, model: UnifiedVoice, params: SamplingParams, utterances: int) -> dict[str, float]:
+        """Draw codes as the product does; their number over the true one, and how many never stop."""
+        middle = self.batches[len(self.batches) // 2]
+        rows = slice(0, utterances)
+        true_length = middle.code_lengths[rows]
+        limit = min(model.max_codes, params.max_mel_tokens, int(true_length.max()) * 2 + 50)
+        params = SamplingParams(**{**vars(params), "max_mel_tokens": limit})
+        with torch.autocast(middle.codes.device.type, enabled=False):
+            prefix = model.prefix(
+                model.condition(middle.prompt[rows], middle.prompt_lengths[rows]),
+                model.emotion_vector(middle.emotion[rows], middle.emotion_lengths[rows]),
+                middle.text[rows],
+                middle.text_lengths[rows],
+            )
+            generator = torch.Generator(prefix[0].device).manual_seed(0)
+            drawn = generate(EagerBackend(model), *prefix, params, generator=generator)
+        ratio = torch.tensor([len(codes) for codes in drawn.codes]) / true_length.cpu()
+        return {
+            "length_ratio": float(ratio.mean()),
+            "shortest": float(ratio.min()),
+            "longest": float(ratio.max()),
+            "never_stop": float(sum(drawn.hit_limit)),
+        }
+
+
+def endless(batches: GPTBatches, batch_tokens: int) -> Iterator[GPTBatch]:
+    """Epoch after epoch."""
+    while True:
+        for targets in batches.epoch(batch_tokens):
+            choice = batches.choose(targets)
+            if len(choice.target):
+                yield batches.gather(choice)
+
+
+def open_split(split: str, options, config: ModelConfig, device: torch.device, seed: int) -> GPTBatches:
+    data = SpeechData(options.data, device, split=split)  # type: ignore[arg-type]
+    semantics = Semantics(options.out, device, split=split)
+    if semantics.codebook_size > config.gpt.start_mel_token:
+        raise ValueError(
+            f"{semantics.codebook_size} codes do not fit below the start code {config.gpt.start_mel_token}"
+        )
+    tokens = Path(options.tokens) if options.tokens else options.data / "tokens.npz"
+    return GPTBatches(data, semantics, tokens, config.gpt, device, seed)
+
+
+def main() -> None:
+    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=32768, compile=0)
+    device = device_for(options.smoke)
+    torch.manual_seed(options.seed)
+    config = load_model_config(options.config)
+    model = UnifiedVoice(config.gpt)
+    initialise(model)
+    model.to(device)
+    averaged = copy.deepcopy(model).requires_grad_(False).eval()
+    best = BestWeights(averaged)
+    best.to(device)
+    add_dropout(model.train(), DROPOUT)
+    if options.compile:
+        for block in model.gpt.h:
+            block.compile(dynamic=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model), betas=(0.9, 0.95), fused=device.type == "cuda")
+    parts = {"model": model, "averaged": averaged, "best": best}
+    loop = Loop("gpt", options, parts, optimizer)
+    # A resumed run draws other batches than those it has seen.
+    train = open_split("train", options, config, device, options.seed + loop.step)
+    heldout = HeldOut.draw(
+        open_split("heldout", options, config, device, seed=0), 8 if options.smoke else HELDOUT_UTTERANCES
+    )
+    loop.log.info("%d utterances to train on, %d left out", len(train.usable), train.left_out)
+    stream = endless(train, 1500 if options.smoke else options.batch_tokens)
+    evaluations = 0
+    for step in loop.steps():
+        batch = next(stream)
+        decoding_positions = bool(train.random.random() < DECODING_POSITIONS)
+        noisy = with_noise(batch.codes, train.semantics.codebook_size)
+        code_logits, text_logits = logits_of(model, batch, noisy, decoding_positions)
+        codes, text = targets_of(batch, config.gpt)
+        code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
+        text_loss = cross_entropy(text_logits, text)
+        loop.update(code_loss + TEXT_LOSS_WEIGHT * text_loss)
+        average_into(averaged, model, step)
+        loop.report(code=code_loss, text=text_loss, tokens=float(train.row_tokens(batch.targets).sum()))
+        if loop.evaluation_due():
+            evaluations += 1
+            evaluate(loop, heldout, averaged, best, config, speak=evaluations % SAMPLE_EVERY_EVALUATIONS == 0)
+    evaluate(loop, heldout, averaged, best, config, speak=True)
+    loop.save()
+    save_weights(options.out / "gpt.safetensors", best.model.state_dict())
+    loop.log.info("exported the weights with held-out cross-entropy %.4f", float(best.cross_entropy))
+
+
+def evaluate(
+    loop: Loop, heldout: HeldOut, averaged: UnifiedVoice, best: BestWeights, config: ModelConfig, *, speak: bool
+) -> None:
+    """Log the held-out figures, and keep the weights if they are the best so far."""
+    figures = heldout.score(averaged)
+    best.offer(averaged, figures["decode_ce"])
+    loop.log.info("held out: %s", _listed(figures))
+    if speak:
+        count = 2 if loop.max_steps is not None else SAMPLED_UTTERANCES
+        for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)):
+            loop.log.info("speaking, %s sampling: %s", name, _listed(heldout.speak(averaged, params, count)))
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The flags that say where the model is and how to run it: one definition for the page and every command."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from indextts.config import EngineConfig
+from indextts.errors import ConfigError
+
+EXIT_USAGE = 2  # argparse's own code for a command line that cannot be understood
+DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose long flags may be spelled with underscores."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([with_hyphens(word) for word in words], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"ERROR: {message} (see {self.prog} --help)\n")
+
+
+def with_hyphens(word: str) -> str:
+    """``--model_dir=a_b`` -> ``--model-dir=a_b``; anything that is not a long flag stays as it is."""
+    if not re.fullmatch(r"--[A-Za-z_-]+(=.*)?", word, re.DOTALL):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Everything that ends in ``EngineConfig``, and ``--verbose``."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model-dir", type=existing_or_default_dir, default=Path("checkpoints"), metavar="DIR",
+        help="folder of the official model files; without them the bundled small voice is used (checkpoints)",
+    )  # fmt: skip
+    model.add_argument("--device", type=device_name, metavar="NAME", help="cpu, cuda, cuda:1, ... (the best there is)")
+    speed = parser.add_argument_group("acceleration", "What this machine cannot do is said in one line at start.")
+    speed.add_argument("--fp16", action="store_true", help="half precision for the language model (CUDA)")
+    speed.add_argument("--bf16", action="store_true", help="bfloat16 for the language model")
+    speed.add_argument("--deepspeed", action="store_true", help="run the language model inside DeepSpeed")
+    speed.add_argument("--ds-config", type=existing_file, metavar="PATH", help="DeepSpeed inference settings (JSON)")
+    speed.add_argument(
+        "--ds-tp-size", type=at_least_one, default=1, metavar="N", help="GPUs to split the model over (1)"
+    )
+    speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
+    speed.add_argument("--cuda-graph", action="store_true", help="replay decode steps as CUDA graphs")
+    speed.add_argument("--cpu-offload", action="store_true", help="keep networks in main memory while they rest")
+    speed.add_argument("--batch-size", type=at_least_one, default=1, metavar="N", help="segments spoken at once (1)")
+    speed.add_argument(
+        "--inference-timeout", type=timeout_s, metavar="S", help="stop a request after 30 to 300 seconds (never)"
+    )
+    speed.add_argument("--strict", action="store_true", help="an option that cannot be honoured is an error")
+    parser.add_argument("--verbose", action="store_true", help="detailed log, and tracebacks of errors")
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the page listens."""
+    server = parser.add_argument_group("page")
+    server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for all networks (127.0.0.1)")
+    server.add_argument("--port", type=port_number, default=7860, metavar="N", help="0 for any free one (7860)")
+    server.add_argument("--share", action="store_true", help="also publish through a Gradio share link")
+
+
+def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> EngineConfig:
+    """The parsed flags as a configuration; contradictory ones end the program like any wrong flag."""
+    try:
+        return EngineConfig(
+            model_dir=args.model_dir,
+            device=args.device,
+            fp16=args.fp16,
+            bf16=args.bf16,
+            deepspeed=args.deepspeed,
+            ds_config=args.ds_config,
+            ds_tp_size=args.ds_tp_size,
+            cuda_kernel=args.cuda_kernel,
+            cuda_graph=args.cuda_graph,
+            cpu_offload=args.cpu_offload,
+            batch_size=args.batch_size,
+            inference_timeout_s=args.inference_timeout,
+            strict=args.strict,
+        )
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """A TCP port."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def timeout_s(text: str) -> float:
+    """Seconds in the range that ``EngineConfig`` allows."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 30 <= value <= 300:
+        raise argparse.ArgumentTypeError(f"must be 30 to 300 seconds, not {text!r}")
+    return value
+
+
+def device_name(text: str) -> str:
+    """A torch device that a model can live on."""
+    if not DEVICE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda, cuda:N, xpu, xpu:N or mps, not {text!r}")
+    return text
+
+
+def existing_file(text: str) -> Path:
+    """The path of a file that is there."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path
+
+
+def existing_or_default_dir(text: str) -> Path:
+    """A folder that is there; the default ``checkpoints`` may be absent, for then the bundled voice is used."""
+    path = Path(text)
+    if not path.is_dir() and path != Path("checkpoints"):
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return path

@@ -1,0 +1,121 @@
+"""From the values of the page's widgets to a ``SynthesisRequest``. Knows neither gradio nor the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from indextts.config import SamplingParams
+from indextts.emotion import EMOTIONS, normalize_emo_vec
+from indextts.errors import AudioError, ConfigError, EmotionError, TextError
+from indextts.types import Emotion, FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, VoicePrompt
+from indextts.webui import strings
+
+MODES = ("voice", "audio", "vector", "text")
+DEFAULT_EMOTION_WEIGHT = 0.65
+MAX_SEED = 2**32 - 1
+MAX_SILENCE_MS = 5000
+
+
+@dataclass(frozen=True)
+class FormValues:
+    """The widgets in the order in which they are handed over; the named API has the same parameters."""
+
+    voice: str | None  # path
+    text: str | None
+    emotion_mode: str  # of MODES
+    emotion_audio: str | None  # path
+    emotion_text: str | None
+    emotion_weight: float
+    emotion_random: bool
+    happy: float
+    angry: float
+    sad: float
+    afraid: float
+    disgusted: float
+    melancholic: float
+    surprised: float
+    calm: float
+    max_text_tokens_per_segment: float
+    interval_silence_ms: float
+    seed: float | None
+    do_sample: bool
+    temperature: float
+    top_p: float
+    top_k: float
+    num_beams: float
+    repetition_penalty: float
+    length_penalty: float
+    max_mel_tokens: float
+    typical_sampling: bool
+    typical_mass: float
+
+    def request(self) -> SynthesisRequest:
+        """What the user asks for. The seed is always set, so that the page can show it.
+
+        Raises:
+            IndexTTSError: something is missing, or a value is out of its range.
+        """
+        if not self.voice:
+            raise AudioError(strings.ERROR_NO_VOICE)
+        if not self.text or not self.text.strip():
+            raise TextError(strings.ERROR_NO_TEXT)
+        return SynthesisRequest(
+            text=self.text,
+            voice=VoicePrompt.from_path(self.voice),
+            emotion=self.emotion(),
+            sampling=self.sampling(),
+            max_text_tokens_per_segment=whole("max_text_tokens_per_segment", self.max_text_tokens_per_segment),
+            interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
+            seed=secrets.randbelow(2**31) if self.seed is None else whole("seed", self.seed, 0, MAX_SEED),
+        )
+
+    def emotion(self) -> Emotion:
+        """The emotion by the chosen mode; what belongs to other modes is not looked at (spec 15.1)."""
+        if self.emotion_mode == "voice":
+            return FromVoice()
+        weight = number("emotion_weight", self.emotion_weight, 0.0, 1.0)
+        if self.emotion_mode == "audio":
+            if not self.emotion_audio:
+                raise EmotionError(strings.ERROR_NO_EMOTION_AUDIO)
+            return FromAudio(VoicePrompt.from_path(self.emotion_audio), weight)
+        if self.emotion_mode == "vector":
+            values = [number(name, getattr(self, name), 0.0, 1.0) for name in EMOTIONS]
+            if not any(values):
+                raise EmotionError(strings.ERROR_NO_EMOTION)
+            return FromVector(tuple(normalize_emo_vec(values)), weight, bool(self.emotion_random))
+        if self.emotion_mode == "text":
+            return FromText((self.emotion_text or "").strip() or None, weight, bool(self.emotion_random))
+        raise EmotionError(strings.ERROR_MODE.format(modes=", ".join(MODES), mode=self.emotion_mode))
+
+    def sampling(self) -> SamplingParams:
+        """The sampling widgets; ``SamplingParams`` checks the ranges."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(SamplingParams):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                values[field.name] = bool(value)
+            else:
+                convert = whole if isinstance(field.default, int) else number
+                values[field.name] = convert(field.name, value)
+        return SamplingParams(**values)
+
+
+def number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """``value`` as a finite float within its range, or a ``ConfigError`` by name."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(strings.ERROR_NUMBER.format(name=name, kind="a number", value=value))
+    if not low <= value <= high:
+        raise ConfigError(strings.ERROR_RANGE.format(name=name, low=low, high=high, value=value))
+    return float(value)
+
+
+def whole(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> int:
+    """As ``number``, for whole numbers; a browser sends them as floats at times."""
+    checked = number(name, value, low, high)
+    if checked != int(checked):
+        raise ConfigError(strings.ERROR_NUMBER.format(name=name, kind="a whole number", value=value))
+    return int(checked)

@@ -1,0 +1,201 @@
+"""The commands without a model: what is refused before one is loaded, and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import indextts.checkpoints
+from indextts import cli
+from indextts.cli.download import FILES
+from indextts.cli.synth import SAMPLING_HELP
+from indextts.config import ModelConfig, SamplingParams
+from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, TextError, UnsupportedOption
+from indextts.types import FromAudio, FromText, FromVector, FromVoice, StageTimings, SynthesisRequest, SynthesisResult
+
+
+class SilentEngine:
+    """Stands for ``indextts.engine.Engine``: remembers what it is asked for."""
+
+    sampling_defaults = SamplingParams(temperature=0.5)
+    requests: list[SynthesisRequest]
+    error: IndexTTSError | None
+
+    @classmethod
+    def load(cls, config: Any) -> SilentEngine:
+        cls.requests, cls.config = [], config
+        return cls()
+
+    def synthesize(self, request: SynthesisRequest, on_progress: Any = None) -> SynthesisResult:
+        self.requests.append(request)
+        if self.error:
+            raise self.error
+        return SynthesisResult(np.ones(2205, np.int16), 22050, request.seed or 1, 1, StageTimings(total_s=0.2))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> type[SilentEngine]:
+    module = ModuleType("indextts.engine")
+    module.Engine = SilentEngine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "indextts.engine", module)
+    monkeypatch.setattr(SilentEngine, "error", None, raising=False)
+    return SilentEngine
+
+
+@pytest.fixture
+def voice(tmp_path: Path) -> str:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(b"a recording")
+    return str(path)
+
+
+def synth(voice: str, output: Path, *more: str) -> int:
+    text = () if {"--text-file", "--stdin"} & set(more) else ("--text", "Hello there.")
+    return cli.main(["synth", "--voice", voice, "-o", str(output), *text, *more])
+
+
+def test_synth(engine: type[SilentEngine], voice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "new" / "out.wav"
+    assert synth(voice, output, "--seed", "3", "--top-k", "5", "--no-do-sample", "--max_text_tokens", "60") == 0
+    assert output.read_bytes()[:4] == b"RIFF"
+    assert capsys.readouterr().out.startswith(f"Generated: {output}")
+    request = engine.requests[0]
+    assert request.text == "Hello there." and request.voice.data == b"a recording"
+    assert (request.seed, request.emotion, request.max_text_tokens_per_segment) == (3, FromVoice(), 60)
+    assert request.sampling == SamplingParams(temperature=0.5, top_k=5, do_sample=False)
+
+
+def test_every_sampling_option_has_a_flag() -> None:
+    assert set(SAMPLING_HELP) == {field for field in SamplingParams.__dataclass_fields__}
+
+
+def test_text_from_a_file_and_from_standard_input(
+    engine: type[SilentEngine], voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text(" Größe. \n", encoding="utf-8")
+    assert synth(voice, tmp_path / "a.wav", "--text-file", str(tmp_path / "text.txt")) == 0
+    assert engine.requests[0].text == "Größe."
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Piped."))
+    assert synth(voice, tmp_path / "b.wav", "--stdin") == 0
+    assert engine.requests[0].text == "Piped."
+
+
+def test_emotions(engine: type[SilentEngine], voice: str, tmp_path: Path) -> None:
+    def emotion(*more: str) -> Any:
+        assert synth(voice, tmp_path / "out.wav", "--force", *more) == 0
+        return engine.requests[0].emotion
+
+    assert emotion("--emotion-text", "gloomy", "--emotion-weight", "0.5") == FromText("gloomy", 0.5)
+    assert emotion("--emotion-vector", "0.3,0,0,0,0,0,0.5,0") == FromVector((0.3, 0, 0, 0, 0, 0, 0.5, 0), 1.0)
+    assert emotion("--emotion-vector", "[0,0,0.8,0,0,0,0,0]") == FromVector((0, 0, 0.8, 0, 0, 0, 0, 0), 1.0)
+    assert isinstance(emotion("--emotion-audio", voice), FromAudio)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--text-file", "nowhere.txt"], 1, "nowhere.txt"),
+        (["--emotion-audio", "nowhere.wav"], 1, "nowhere.wav"),
+        (["--emotion-vector", "1,2"], 1, "8 comma-separated"),
+        (["--emotion-vector", "a,0,0,0,0,0,0,0"], 1, "8 comma-separated"),
+        (["--emotion-vector", "NaN,0,0,0,0,0,0,0"], 1, "0 to 1"),
+        (["--emotion-vector", "1.5,0,0,0,0,0,0,0"], 1, "0 to 1"),
+        (["--emotion-vector", "0.5,0.5,0,0,0,0,0,0"], 1, "at most 0.8"),
+        (["--emotion-text", "x", "--emotion-weight", "nan"], 1, "finite"),
+        (["--top-p", "3"], 1, "top_p"),
+        (["--voice", "nowhere.wav"], 1, "nowhere.wav"),
+        (["-o", "out.mp3"], 1, ".wav"),
+    ],
+)
+def test_wrong_input_is_refused_before_the_model_is_loaded(
+    more: list[str], code: int, says: str, voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "indextts.engine", None)
+    output = tmp_path / "out.wav"
+    assert synth(voice, output, *more) == code
+    said = capsys.readouterr().err
+    assert said.startswith("ERROR: ") and says in said and said.count("\n") == 1
+    assert not output.exists()
+
+
+def test_empty_text(voice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["synth", "--voice", voice, "-o", str(tmp_path / "out.wav"), "--text", "  "]) == 1
+    assert "the text is empty" in capsys.readouterr().err
+
+
+def test_an_existing_file_needs_force(engine: type[SilentEngine], voice: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.wav"
+    output.write_bytes(b"precious")
+    assert synth(voice, output) == 1
+    assert output.read_bytes() == b"precious"
+    assert synth(voice, output, "--force") == 0
+    assert output.read_bytes()[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TextError("x"), 1), (CheckpointError("x"), 2), (UnsupportedOption("x"), 3), (SynthesisError("x"), 4)],
+)
+def test_exit_codes_of_a_failed_synthesis(
+    error: IndexTTSError, code: int, engine: type[SilentEngine], voice: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(engine, "error", error)
+    assert synth(voice, tmp_path / "out.wav") == code
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["synth", "--voice", "v.wav", "-o", "o.wav"], ["sing"], [], ["synth", "--text", "a", "--stdin"]]
+)
+def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_download_says_how_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["download", "--model-dir", "models"]) == 3
+    said = capsys.readouterr()
+    assert said.err.startswith("ERROR: automatic download is not part of this version")
+    assert said.err.count("\n") == 1
+    for repository, _, place in FILES:
+        assert repository in said.out and f"models/{place}" in said.out
+
+
+def test_download_names_the_files_that_are_looked_for() -> None:
+    listed = {place.removeprefix("hf_cache/") for _, _, place in FILES}
+    for _, _, names in indextts.checkpoints.AUXILIARY.values():
+        assert any(name == place or name.startswith(place) for name in names for place in listed if place)
+
+
+def test_check_tells_the_truth(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    files = type("Files", (), {"root": Path("here"), "bundled": True, "qwen_emotion": Path("nowhere")})
+    monkeypatch.setattr(indextts.checkpoints, "locate", lambda folder: (ModelConfig(), files))
+    assert cli.main(["check", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["torch"] and found["model"]["bundled"] and not found["model"]["emotion_from_text"]
+    assert cli.main(["check"]) == 0
+    lines = capsys.readouterr().out
+    assert "the bundled small voice in here" in lines
+    assert ("CPU mode" in lines) == (not found["devices"])
+
+
+def test_check_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--model-dir", str(tmp_path / "nowhere")]) == 2
+    assert "ERROR: the model folder" in capsys.readouterr().err
+
+
+def test_check_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["check"]) == 3
+    assert "PyTorch cannot be used" in capsys.readouterr().err

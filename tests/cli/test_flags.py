@@ -1,0 +1,70 @@
+"""The flags of the guide: what they give, both spellings, one clear line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indextts.cli.flags import EXIT_USAGE, Parser, add_engine_flags, add_server_flags, engine_config
+from indextts.config import EngineConfig
+
+
+def parse(*words: str) -> tuple[EngineConfig, dict]:
+    parser = Parser("webui.py")
+    add_engine_flags(parser)
+    add_server_flags(parser)
+    args = parser.parse_args(words)
+    return engine_config(args, parser), vars(args)
+
+
+def test_nothing_given_is_the_default_configuration() -> None:
+    config, args = parse()
+    assert config == EngineConfig()
+    assert (args["host"], args["port"], args["share"]) == ("127.0.0.1", 7860, False)
+
+
+@pytest.mark.parametrize("underscores", [False, True])
+def test_every_flag_of_the_guide(tmp_path: Path, underscores: bool) -> None:
+    settings = tmp_path / "my_ds-config.json"
+    settings.write_text("{}")
+    words = [
+        "--deepspeed", "--fp16", "--cuda-kernel", "--ds-config", str(settings), "--batch-size", "4",
+        "--ds-tp-size=2", "--inference-timeout", "60", "--cuda-graph", "--cpu-offload", "--strict",
+        "--host", "0.0.0.0", "--port", "8000", f"--model-dir={tmp_path}", "--device", "cuda:1",
+    ]  # fmt: skip
+    if underscores:
+        words = ["--" + w[2:].replace("-", "_") if w.startswith("--") and "=" not in w else w for w in words]
+        words = [w.replace("--model-dir=", "--model_dir=").replace("--ds-tp-size=", "--ds_tp_size=") for w in words]
+    config, args = parse(*words)
+    assert config == EngineConfig(
+        model_dir=tmp_path, device="cuda:1", fp16=True, deepspeed=True, ds_config=settings, ds_tp_size=2,
+        cuda_kernel=True, cuda_graph=True, cpu_offload=True, batch_size=4, inference_timeout_s=60.0, strict=True,
+    )  # fmt: skip
+    assert (args["host"], args["port"]) == ("0.0.0.0", 8000)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--batch-size", "0"], "'0'"),
+        (["--batch-size", "two"], "'two'"),
+        (["--ds-tp-size", "-1"], "ds-tp-size"),
+        (["--inference-timeout", "29"], "30 to 300"),
+        (["--inference-timeout", "301"], "30 to 300"),
+        (["--inference-timeout", "nan"], "30 to 300"),
+        (["--port", "65536"], "65535"),
+        (["--ds-config", "nowhere.json"], "nowhere.json"),
+        (["--model-dir", "nowhere"], "nowhere"),
+        (["--device", "gpu"], "'gpu'"),
+        (["--fp16", "--bf16"], "exclude each other"),
+        (["--deep"], "--deep"),
+        (["--quick"], "--quick"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(*words)
+    assert stopped.value.code == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("ERROR: ") and said.count("\n") == 1 and says in said

@@ -1,0 +1,74 @@
+"""An engine that hums instead of speaking, so that the page is tested without a model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from indextts.config import SamplingParams
+from indextts.errors import Cancelled, SynthesisError, TextError
+from indextts.types import (
+    AccelerationEntry,
+    AccelerationReport,
+    AudioChunk,
+    Progress,
+    Segment,
+    StageTimings,
+    SynthesisRequest,
+    SynthesisResult,
+)
+
+RATE_HZ = 22050
+
+
+class HummingEngine:
+    """Says every sentence as half a second of sound; some words make it misbehave."""
+
+    model_name = "humming <voice>"
+    max_text_tokens = 400
+    max_mel_tokens = 1000
+    sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
+    report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
+
+    def __init__(self) -> None:
+        self.requests: list[SynthesisRequest] = []
+        self.cancelled = 0
+
+    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+        if not any(letter.isalnum() for letter in text):
+            raise TextError("there is nothing to speak")
+        sentences = [s.strip() for s in text.split(".") if s.strip()]
+        return [Segment(i, tuple(f"▁{w}" for w in s.split()), ()) for i, s in enumerate(sentences)]
+
+    def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
+        self.requests.append(request)
+        segments = self.segment(request.text, request.max_text_tokens_per_segment)
+        for segment in segments:
+            if on_progress:
+                on_progress(Progress(segment.index / len(segments), "speaking", segment.index, len(segments)))
+            if "fail" in request.text:
+                raise SynthesisError("the model produced no speech for segment 1")
+            if "bug" in request.text:
+                raise ZeroDivisionError("secret detail")
+            if "slow" in request.text:
+                deadline = time.monotonic() + 20
+                while not (should_stop and should_stop()):
+                    assert time.monotonic() < deadline, "nobody cancelled"
+                    time.sleep(0.02)
+                self.cancelled += 1
+                raise Cancelled("the synthesis was cancelled")
+            yield AudioChunk(hum(0.5), RATE_HZ, segment.index, len(segments))
+
+    def synthesize(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> SynthesisResult:
+        chunks = list(self.stream(request, on_progress, should_stop))
+        samples = np.concatenate([chunk.samples for chunk in chunks])
+        return SynthesisResult(samples, RATE_HZ, request.seed or 0, len(chunks), StageTimings(total_s=0.1))
+
+
+def hum(duration_s: float) -> np.ndarray:
+    """A quiet tone, int16 ``[N]``."""
+    times_s = np.arange(int(duration_s * RATE_HZ)) / RATE_HZ
+    return (3000 * np.sin(2 * math.pi * 220 * times_s)).astype(np.int16)

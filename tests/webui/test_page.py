@@ -1,0 +1,197 @@
+"""The page as programs and browsers see it, served on a free port."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import threading
+import time
+import urllib.request
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+import indextts.webui
+from indextts.webui import build_app, launch, strings
+from indextts.webui.handlers import Handlers
+from tests.webui.humming_engine import RATE_HZ, HummingEngine
+
+
+@pytest.fixture(scope="module")
+def address(engine: HummingEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = build_app(engine, examples_dir=tmp_path_factory.mktemp("examples"))  # type: ignore[arg-type]
+    yield launch(app, port=0, block=False)
+    app.close()
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Client:
+    return Client(address, verbose=False)
+
+
+def wav_duration_s(path: str) -> float:
+    with wave.open(path) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE_HZ, 1, 2)
+        return file.getnframes() / RATE_HZ
+
+
+def test_page_is_served_and_names_nothing_foreign(address: str) -> None:
+    page = urllib.request.urlopen(address, timeout=10).read().decode()
+    assert strings.TITLE in page and "indexttsPlayer" in page
+    assert "fonts.googleapis" not in page
+
+
+def test_the_page_tells_the_model_and_the_acceleration(engine: HummingEngine) -> None:
+    app = build_app(engine)  # type: ignore[arg-type]
+    texts = " ".join(str(block.value) for block in app.blocks.values() if isinstance(block, gr.HTML))
+    assert "humming &lt;voice&gt;" in texts
+    assert "there is no CUDA device" in texts
+
+
+def test_only_the_named_endpoints_are_public(client: Client) -> None:
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/synthesize", "/segment", "/info"}
+
+
+def test_synthesize_with_defaults(client: Client, engine: HummingEngine, prompt: Path) -> None:
+    path, info = client.predict(voice=handle_file(prompt), text="One. Two. Three.", api_name="/synthesize")
+    assert wav_duration_s(path) == pytest.approx(1.5)
+    assert info["segments"] == 3 and info["duration_s"] == pytest.approx(1.5)
+    assert info["seed"] == engine.requests[-1].seed
+    assert engine.requests[-1].sampling == engine.sampling_defaults
+
+
+def test_synthesize_with_options(client: Client, engine: HummingEngine, prompt: Path) -> None:
+    _, info = client.predict(
+        voice=handle_file(prompt),
+        text="One.",
+        emotion_mode="vector",
+        happy=0.5,
+        seed=5,
+        top_k=7,
+        api_name="/synthesize",
+    )
+    request = engine.requests[-1]
+    assert info["seed"] == request.seed == 5
+    assert request.sampling.top_k == 7
+    assert request.emotion.values[0] == pytest.approx(0.5 * 0.9375)
+
+
+def test_segment_and_info(client: Client) -> None:
+    segments = client.predict("One two. Three.", api_name="/segment")
+    assert segments == [
+        {"index": 0, "text": "One two", "tokens": 2},
+        {"index": 1, "text": "Three", "tokens": 1},
+    ]
+    info = client.predict(api_name="/info")
+    assert info["model"] == "humming <voice>"
+    assert info["sampling_defaults"]["num_beams"] == 1
+    assert info["acceleration"][0]["reason"] == "there is no CUDA device"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", strings.ERROR_NO_TEXT),
+        ("This will fail.", "no speech for segment 1"),
+        ("...", "nothing to speak"),
+    ],
+)
+def test_errors_are_readable_and_the_page_stays_alive(client: Client, prompt: Path, text: str, says: str) -> None:
+    with pytest.raises(AppError, match=says):
+        client.predict(voice=handle_file(prompt), text=text, api_name="/synthesize")
+    client.predict(voice=handle_file(prompt), text="Still alive.", api_name="/synthesize")
+
+
+def test_without_a_voice(client: Client) -> None:
+    with pytest.raises(AppError, match="choose a voice"):
+        client.predict(voice=None, text="Hello.", api_name="/synthesize")
+
+
+def test_a_bug_is_hidden_on_the_page_and_told_in_the_log(
+    client: Client, prompt: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(AppError, match="ZeroDivisionError") as caught:
+        client.predict(voice=handle_file(prompt), text="A bug.", api_name="/synthesize")
+    assert "secret detail" not in str(caught.value)
+    assert any(record.exc_info and "secret detail" in str(record.exc_info[1]) for record in caplog.records)
+
+
+def test_speak_yields_every_segment_and_then_the_whole(engine: HummingEngine, values: dict[str, Any]) -> None:
+    steps = []
+    for step in Handlers(engine).speak(session("a"), lambda *_, **__: None, **values):  # type: ignore[arg-type]
+        live, whole = step[0], step[1]
+        files = [wav_duration_s(path) for path in live] if isinstance(live, list) else []
+        steps.append((files, wav_duration_s(whole) if isinstance(whole, str) else None, step[2], step[3]))
+    assert [files for files, *_ in steps] == [[], [0.5], [0.5, 0.5], []]
+    assert [whole for _, whole, *_ in steps] == [None, None, None, 1.0]
+    assert steps[-1][3] == engine.requests[-1].seed
+    assert str(steps[-1][3]) in steps[-1][2]
+
+
+def test_cancel_stops_the_run_of_its_own_session_only(engine: HummingEngine, values: dict[str, Any]) -> None:
+    handlers = Handlers(engine)  # type: ignore[arg-type]
+    seen: dict[str, list[Any]] = {"a": [], "b": []}
+
+    def run(name: str) -> None:
+        for step in handlers.speak(session(name), lambda *_, **__: None, **{**values, "text": "slow."}):
+            seen[name].append(step[2])
+
+    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in seen}
+    for thread in threads.values():
+        thread.start()
+    deadline = time.monotonic() + 10
+    while len(handlers.stop_by_session) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    handlers.cancel(session("a"))
+    threads["a"].join(10)
+    assert seen["a"][-1] == strings.STATUS_CANCELLED
+    assert threads["b"].is_alive()
+    handlers.forget(session("b"))
+    threads["b"].join(10)
+    assert not threads["b"].is_alive() and not handlers.stop_by_session
+
+
+def test_a_run_that_the_browser_drops_is_told_to_stop(engine: HummingEngine, values: dict[str, Any]) -> None:
+    handlers = Handlers(engine)  # type: ignore[arg-type]
+    steps = handlers.speak(session("c"), lambda *_, **__: None, **values)
+    next(steps), next(steps)
+    stop = handlers.stop_by_session["c"]
+    steps.close()
+    assert stop.is_set() and not handlers.stop_by_session
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("One two. Three.", [[1, "One two", 2], [2, "Three", 1]]), ("", []), ("..", [])]
+)
+def test_preview(engine: HummingEngine, text: str, rows: list[list[Any]]) -> None:
+    assert Handlers(engine).preview(text, 120) == rows  # type: ignore[arg-type]
+
+
+def test_the_page_imports_no_torch_and_only_the_page_imports_gradio() -> None:
+    package = Path(indextts.webui.__file__).parent.parent
+    for path in package.rglob("*.py"):
+        inside = path.is_relative_to(package / "webui")
+        forbidden = {"torch", "torchaudio", "transformers", "deepspeed"} if inside else {"gradio"}
+        assert not imported(path) & forbidden, path
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all modules that the file at ``path`` imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def session(name: str) -> Any:
+    return SimpleNamespace(session_hash=name)

@@ -7,7 +7,7 @@ import torch
 from indextts.checkpoints import load_strictly
 from indextts.config import VocoderConfig, build_dataclass
 from indextts.models.bigvgan import BigVGAN
-from indextts.models.snake import AntiAliasedSnake, downsample_2x, low_pass_taps, upsample_2x
+from indextts.models.snake import TAPS, AntiAliasedSnake, downsample_2x, upsample_2x
 from indextts.models.weight_norm import fold_weight_norm
 
 
@@ -39,7 +39,7 @@ def test_anti_aliased_snake(golden):
 
 def test_low_pass_filter(golden):
     case = golden.component("aa_activation")
-    taps = torch.tensor(low_pass_taps()).view(1, 1, -1)
+    taps = torch.tensor(TAPS).view(1, 1, -1)
     case.check("up_filter", taps)
     case.check("down_filter", taps)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from indextts.config import VocoderConfig
 from indextts.models.bigvgan import BigVGAN
-from indextts.models.snake import AntiAliasedSnake, low_pass_taps
+from indextts.models.snake import TAPS, AntiAliasedSnake
 from indextts.models.weight_norm import fold_weight_norm
 
 TINY = VocoderConfig(
@@ -24,7 +24,7 @@ TINY = VocoderConfig(
 def literal_anti_aliased_snake(activation: AntiAliasedSnake, x: torch.Tensor) -> torch.Tensor:
     """Spec 11 word by word: padded, strided depthwise convolutions."""
     channels = x.shape[1]
-    taps = torch.tensor(low_pass_taps(), dtype=x.dtype).expand(channels, 1, -1)
+    taps = torch.tensor(TAPS, dtype=x.dtype).expand(channels, 1, -1)
     up = F.conv_transpose1d(F.pad(x, (5, 5), mode="replicate"), taps, stride=2, groups=channels)
     snake = activation.act(2 * up[..., 15:-15])
     return F.conv1d(F.pad(snake, (5, 6), mode="replicate"), taps, stride=2, groups=channels)
@@ -39,7 +39,7 @@ def random_activation(channels: int) -> AntiAliasedSnake:
 
 
 def test_low_pass_taps_are_symmetric_and_keep_the_level():
-    taps = torch.tensor(low_pass_taps(), dtype=torch.float64)
+    taps = torch.tensor(TAPS, dtype=torch.float64)
     torch.testing.assert_close(taps, taps.flip(0), rtol=0, atol=1e-12)
     torch.testing.assert_close(taps[0::2].sum(), taps[1::2].sum(), rtol=0, atol=1e-12)
     assert taps.sum().item() == pytest.approx(1, abs=1e-12)

@@ -1,0 +1,234 @@
+"""The estimator of the flow's velocity: a transformer over frames with a WaveNet on top (spec 9.4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from indextts.config import S2MelConfig
+from indextts.errors import ConfigError, SynthesisError
+from indextts.models.conformer import length_mask
+from indextts.models.wavenet import WaveNet
+from indextts.models.weight_norm import weight_norm
+
+MAX_FRAMES = 16384
+"""Longest prompt and target together: the released model's table of rotary angles ends there (190 s)."""
+TIME_FREQUENCIES = 128
+FEED_FORWARD_MULTIPLE = 256
+
+
+class TimestepEmbedder(nn.Module):
+    """Sines and cosines of the flow time, through a small MLP."""
+
+    freqs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        exponents = torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
+        self.register_buffer("freqs", torch.exp(-math.log(10000) * exponents), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def sinusoids(self, t: Tensor) -> Tensor:
+        """Flow time ``[B]`` in 0..1 -> ``[B, 256]``, cosines first; float32."""
+        phase = 1000 * t.float()[:, None] * self.freqs
+        return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """``[B]`` -> ``[B, width]``."""
+        return self.mlp(self.sinusoids(t))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, eps=1e-5)
+
+
+class AdaptiveNorm(nn.Module):
+    """RMS norm whose gain and offset come from the time embedding. There is no ``1 +`` in the gain."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.project_layer = nn.Linear(width, 2 * width)
+        with torch.no_grad():  # an untrained network starts with a gain around one
+            self.project_layer.bias.copy_(torch.arange(2 * width) < width)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """``x [B, F, C]``, ``time [B, 1, C]`` -> ``[B, F, C]``."""
+        gain, offset = self.project_layer(time).chunk(2, dim=-1)
+        return gain * self.norm(x) + offset
+
+
+def rotary_angles(frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[F, head_dim / 2]`` of the rotary position embedding.
+
+    Raises:
+        SynthesisError: more frames than ``MAX_FRAMES``.
+    """
+    if frames > MAX_FRAMES:
+        raise SynthesisError(
+            f"prompt and speech together have {frames} mel frames, the limit is {MAX_FRAMES}: "
+            "use a shorter recording or shorter segments"
+        )
+    frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    phase = torch.outer(torch.arange(frames, device=device, dtype=torch.float32), frequencies)
+    return phase.cos(), phase.sin()
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (2i, 2i + 1) of ``x [B, heads, F, head_dim]`` by the rotary angles."""
+    cos, sin = rotary
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention over all frames, with rotary positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.wqkv = nn.Linear(width, 3 * width, bias=False)
+        self.wo = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        q, k, v = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, attn_mask=mask)
+        return self.wo(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward; the inner width is 8/3 of the outer, rounded up to a multiple of 256."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = math.ceil(int(8 * width / 3) / FEED_FORWARD_MULTIPLE) * FEED_FORWARD_MULTIPLE
+        self.w1 = nn.Linear(width, inner, bias=False)
+        self.w2 = nn.Linear(inner, width, bias=False)
+        self.w3 = nn.Linear(width, inner, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class Block(nn.Module):
+    """One transformer layer; in the second half of the stack it first takes in the output of an early one."""
+
+    def __init__(self, width: int, heads: int, takes_skip: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.feed_forward = FeedForward(width)
+        self.attention_norm = AdaptiveNorm(width)
+        self.ffn_norm = AdaptiveNorm(width)
+        self.skip_in_linear = nn.Linear(2 * width, width) if takes_skip else None
+
+    def forward(
+        self, x: Tensor, skip: Tensor | None, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        if self.skip_in_linear is not None and skip is not None:
+            x = self.skip_in_linear(torch.cat([x, skip], dim=-1))
+        x = x + self.attention(self.attention_norm(x, time), mask, rotary)
+        return x + self.feed_forward(self.ffn_norm(x, time))
+
+
+class Transformer(nn.Module):
+    """Blocks with U-shaped skips: the last takes the output of the first, and so on inwards."""
+
+    def __init__(self, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(width, heads, takes_skip=i > depth // 2) for i in range(depth))
+        self.norm = AdaptiveNorm(width)
+        self.head_dim = width // heads
+
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None) -> Tensor:
+        """``x [B, F, C]``, ``time [B, 1, C]``, key mask bool ``[B, 1, 1, F]`` -> ``[B, F, C]``."""
+        rotary = rotary_angles(x.shape[1], self.head_dim, x.device)
+        half = len(self.layers) // 2
+        stack: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x = layer(x, stack.pop() if i > half else None, time, mask, rotary)
+            if i < half:
+                stack.append(x)
+        return self.norm(x, time)
+
+
+class FinalLayer(nn.Module):
+    """Layer norm shifted and scaled by the time embedding, then a linear layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = weight_norm(nn.Linear(width, width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """``x [B, F, C]``, ``time [B, 1, C]`` -> ``[B, F, C]``."""
+        shift, scale = self.adaLN_modulation(time).chunk(2, dim=-1)
+        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+
+
+class DiT(nn.Module):
+    """Velocity of the flow at a noisy mel, given prompt, style and conditions."""
+
+    def __init__(self, config: S2MelConfig) -> None:
+        super().__init__()
+        width, mels = config.DiT.hidden_dim, config.DiT.in_channels
+        if config.wavenet.hidden_dim != width:
+            raise ConfigError(
+                f"s2mel.wavenet.hidden_dim ({config.wavenet.hidden_dim}) must equal s2mel.DiT.hidden_dim ({width})"
+            )
+        self.t_embedder = TimestepEmbedder(width)
+        self.t_embedder2 = TimestepEmbedder(width)
+        self.cond_projection = nn.Linear(config.DiT.content_dim, width)
+        self.cond_x_merge_linear = nn.Linear(2 * mels + width + config.style_encoder.dim, width)
+        self.transformer = Transformer(width, config.DiT.num_heads, config.DiT.depth)
+        self.skip_linear = nn.Linear(width + mels, width)
+        self.conv1 = nn.Linear(width, width)
+        self.wavenet = WaveNet(config.wavenet)
+        self.res_projection = nn.Linear(width, width)
+        self.final_layer = FinalLayer(width)
+        self.conv2 = nn.Conv1d(width, mels, 1)
+
+    def forward(
+        self, x: Tensor, prompt_x: Tensor, x_lens: Tensor | None, t: Tensor, style: Tensor, cond: Tensor,
+        edges: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """One evaluation of the velocity.
+
+        Args:
+            x: ``[B, 80, F]`` noisy mel.
+            prompt_x: ``[B, 80, F]`` mel of the prompt in its frames, zero elsewhere.
+            x_lens: int64 ``[B]`` valid frames of each row; None means all.
+            t: ``[B]`` flow time, 0 (noise) to 1 (mel).
+            style: ``[B, S]`` style vector.
+            cond: ``[B, F, C]`` output of the length regulator.
+            edges: int64 ``[B]``, where the WaveNet mirrors a row. With ``edges = x_lens`` a row gives what it would
+                give alone. The default is F for all rows, as released.
+
+        Returns:
+            ``[B, 80, F]``; meaningless beyond ``x_lens``.
+        """
+        rows, _, frames = x.shape
+        whole = torch.full((rows,), frames, device=x.device)
+        valid = length_mask(whole if x_lens is None else x_lens, frames)
+        time = self.t_embedder(t)[:, None]
+        noisy = x.transpose(1, 2)
+        parts = [noisy, prompt_x.transpose(1, 2), self.cond_projection(cond), style[:, None].expand(-1, frames, -1)]
+        h = self.cond_x_merge_linear(torch.cat(parts, dim=-1))
+        h = self.transformer(h, time, None if x_lens is None else valid[:, None, None])
+        h = self.skip_linear(torch.cat([h, noisy], dim=-1))
+        local = self.wavenet(
+            self.conv1(h).transpose(1, 2),
+            valid[:, None],
+            self.t_embedder2(t)[:, :, None],
+            whole if edges is None else edges,
+        )
+        return self.conv2(self.final_layer(local.transpose(1, 2) + self.res_projection(h), time).transpose(1, 2))

@@ -86,6 +86,8 @@ class GPTBatches:
         self.intensity = data.intensity[:count].cpu().numpy()
         self.length = semantics.length.cpu().numpy()
         self.text, self.text_length = _load_tokens(tokens, device)
+        if len(self.text_length) != len(data.sentences):
+            raise ValueError(f"{tokens} has {len(self.text_length)} sentences, the data {len(data.sentences)}")
         self.codes = _code_table(semantics)
 
         self.by_voice = np.argsort(self.voice, kind="stable")

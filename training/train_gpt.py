@@ -32,7 +32,7 @@ from training.semantics import Semantics
 
 PEAK_LR = 1.2e-3
 WEIGHT_DECAY = 0.05
-DROPOUT = 0.1  # behind each attention and each feed-forward of the trunk
+DROPOUT = 0.1  # the default; behind each attention and each feed-forward of the trunk
 LABEL_SMOOTHING = 0.02
 TEXT_LOSS_WEIGHT = 0.02
 DECODING_POSITIONS = 0.6
@@ -130,6 +130,17 @@ class BestWeights(nn.Module):
             self.model.load_state_dict(model.state_dict())
 
 
+def take_step(optimizer: torch.optim.AdamW, loss: Tensor, max_norm: float = 1.0) -> None:
+    """Backward, clip, and step; the host does not wait to learn whether the gradients were finite."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, max_norm)
+    # The fused optimiser leaves the step out where this tensor is 1.
+    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 @torch.no_grad()
 def average_into(averaged: nn.Module, model: nn.Module, step: int) -> None:
     """Exponential moving average over about ``AVERAGE_STEPS``, fewer at the beginning."""
@@ -215,7 +226,7 @@ def open_split(split: str, options, config: ModelConfig, device: torch.device, s
 
 
 def main() -> None:
-    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=32768, compile=0)
+    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=32768, dropout=DROPOUT, compile=0)
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
@@ -225,11 +236,11 @@ def main() -> None:
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
     best = BestWeights(averaged)
     best.to(device)
-    add_dropout(model.train(), DROPOUT)
+    add_dropout(model.train(), options.dropout)
     if options.compile:
         for block in model.gpt.h:
             block.compile(dynamic=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model), betas=(0.9, 0.95), fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(parameter_groups(model), betas=(0.9, 0.95), fused=True)
     parts = {"model": model, "averaged": averaged, "best": best}
     loop = Loop("gpt", options, parts, optimizer)
     # A resumed run draws other batches than those it has seen.
@@ -248,7 +259,7 @@ def main() -> None:
         codes, text = targets_of(batch, config.gpt)
         code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
         text_loss = cross_entropy(text_logits, text)
-        loop.update(code_loss + TEXT_LOSS_WEIGHT * text_loss)
+        take_step(optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss)
         average_into(averaged, model, step)
         loop.report(code=code_loss, text=text_loss, tokens=float(train.row_tokens(batch.targets).sum()))
         if loop.evaluation_due():

@@ -175,6 +175,15 @@ def test_dropout_acts_in_training_only(root: Path) -> None:
     assert not torch.allclose(model.train().gpt(x), plain)
 
 
+def test_a_step_without_finite_gradients_is_left_out() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    train_gpt.take_step(optimizer, (weight * float("nan")).sum())
+    assert weight.tolist() == [1.0, 1.0, 1.0]
+    train_gpt.take_step(optimizer, weight.sum())
+    assert (weight < 1).all()
+
+
 def run_trainer(root: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     config = str(root / "config.yaml")
     command = ["train_gpt", "--data", str(root), "--out", str(root), "--config", config, "--smoke", *flags]

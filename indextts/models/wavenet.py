@@ -18,7 +18,11 @@ class NormedConv1d(nn.Module):
         self.conv = nn.ModuleDict({"conv": conv})
         self.padding = (kernel_size - 1) * dilation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | None = None) -> Tensor:
+        """``[B, C, F]`` -> ``[B, out, F]``; rows are mirrored at ``edges [B]``, without them frames are lost."""
+        if edges is not None:
+            right = self.padding // 2
+            x = reflect_pad(x, self.padding - right, right, edges)
         return self.conv["conv"](x)
 
 
@@ -72,8 +76,7 @@ class WaveNet(nn.Module):
         skipped = torch.zeros_like(x)
         biases = self.cond_layer(time).chunk(layers, dim=1)
         for in_layer, res_skip, bias in zip(self.in_layers, self.res_skip_layers, biases, strict=True):
-            right = in_layer.padding // 2
-            gates, filters = (in_layer(reflect_pad(x, in_layer.padding - right, right, edges)) + bias).chunk(2, dim=1)
+            gates, filters = (in_layer(x, edges) + bias).chunk(2, dim=1)
             out = res_skip(gates.tanh() * filters.sigmoid())
             if out.shape[1] > width:  # all layers but the last
                 residual, out = out.chunk(2, dim=1)

@@ -1,0 +1,71 @@
+"""The vocabulary of the bundled model covers whatever the front end hands it."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from pypinyin import pinyin_dict
+from pypinyin.contrib.tone_convert import to_tone3
+
+from indextts.config import load_model_config
+from indextts.text.normalizer import TextNormalizer
+from indextts.text.pinyin import correct_pinyin, to_pinyin
+from indextts.text.tokenizer import TextTokenizer
+
+NANO = Path(__file__).parents[2] / "checkpoints" / "nano"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    config = load_model_config(NANO / "config.yaml")
+    return TextTokenizer(NANO / config.bpe_model, TextNormalizer(), config.text.chinese)
+
+
+def test_size_and_special_pieces(tokenizer: TextTokenizer) -> None:
+    config = load_model_config(NANO / "config.yaml")
+    assert tokenizer.vocabulary_size == config.gpt.number_text_tokens
+    assert tokenizer.ids(["<s>", "</s>", "<unk>"]) == [config.gpt.start_text_token, config.gpt.stop_text_token, 2]
+
+
+def test_every_reading_of_every_character_is_covered(tokenizer: TextTokenizer) -> None:
+    readings = {reading for entry in pinyin_dict.pinyin_dict.values() for reading in entry.split(",")}
+    syllables = {to_tone3(reading, neutral_tone_with_five=True) for reading in readings}
+    assert len(syllables) > 1200
+    for syllable in sorted(syllables):
+        pieces = tokenizer.tokenize(syllable)
+        assert tokenizer.unknown_id not in tokenizer.ids(pieces), (syllable, pieces)
+
+
+@pytest.mark.parametrize("initial", [*"BPMFDTNLGKHJQXZCSRYW", "ZH", "CH", "SH"])
+@pytest.mark.parametrize("final", ["A1", "I2", "ENG3", "ONG4", "U5"])
+def test_a_syllable_is_an_initial_and_a_final(tokenizer: TextTokenizer, initial: str, final: str) -> None:
+    want = correct_pinyin(initial + final)
+    assert tokenizer.tokenize(initial + final) == ["▁" + initial, want.removeprefix(initial)]
+
+
+def test_every_printable_character_is_covered(tokenizer: TextTokenizer) -> None:
+    for character in set(string.printable) - set(string.whitespace):
+        text = to_pinyin(f"a {character} b{character}").upper()
+        pieces = tokenizer._vocabulary.encode(text, out_type=str)
+        assert tokenizer.unknown_id not in tokenizer.ids(pieces), character
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'On May 4th, 2021 she paid $25.50 (cash) at 10:30 — "why?" he asked…',
+        "2024年3月15日，温度-5°C，涨了3%；他说：“好的！”GPT-4o真行。",
+        "Café naïve façade, e-mail joe@site.org & 3/4 of [it]!",
+    ],
+)
+def test_whole_texts_are_covered_and_come_back(tokenizer: TextTokenizer, text: str) -> None:
+    pieces = tokenizer.tokenize(text)
+    assert tokenizer.unknown_id not in tokenizer.ids(pieces)
+    assert "".join(pieces).replace("▁", " ").strip() == to_pinyin(tokenizer.normalizer(text)).upper()
+
+
+def test_punctuation_stands_alone(tokenizer: TextTokenizer) -> None:
+    pieces = tokenizer.tokenize("Well, don't on-time... 好，是吗？No!")
+    assert [p for p in pieces if not any(c.isalnum() for c in p)] == [",", "'", "-", "...", ",", "?", "!"]

@@ -1,0 +1,90 @@
+"""Makes the vocabulary of the bundled model, ``checkpoints/nano/bpe.model``.
+
+    python -m training.train_tokenizer --data DATA [--model checkpoints/nano]
+
+Reads ``DATA/sentences.json``: a list of ``{"text": …, "language": "en" | "zh"}``, the text normalised.
+A small model with little data learns to read best from short pieces that occur often, so:
+
+* English is SentencePiece BPE over upper-case text, with pieces of at most five letters.
+* Mandarin is pinyin, two pieces a syllable: the initial and the final with its tone (``▁ZH`` ``ONG4``). The finals are
+  fixed pieces; so no syllable is ever unknown, be it in the training text or not.
+* Every printable ASCII character is a piece, and punctuation never joins another piece.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import random
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from indextts.config import load_model_config
+from indextts.text.tokenizer import spell_out
+
+FINALS = [
+    *("A", "AI", "AN", "ANG", "AO", "E", "EI", "EN", "ENG", "ER", "O", "ONG", "OU", "NG"),
+    *("I", "IA", "IAN", "IANG", "IAO", "IE", "IN", "ING", "IONG", "IU"),
+    *("U", "UA", "UAI", "UAN", "UANG", "UE", "UI", "UN", "UO", "V", "VAN", "VE", "VN"),
+]
+TONES = "12345"
+PUNCTUATION = ("...", ",", ".", "!", "?", "'", "-")
+MAX_PIECE_LETTERS = 5
+MAX_SENTENCES = 30_000
+
+_log = logging.getLogger(__name__)
+
+
+def train_vocabulary(lines: Sequence[str], size: int) -> bytes:
+    """The serialised SentencePiece model of ``size`` pieces for spelled-out ``lines``."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        character_coverage=1.0,
+        bos_id=0,
+        eos_id=1,
+        unk_id=2,
+        user_defined_symbols=[*PUNCTUATION, *(final + tone for final in FINALS for tone in TONES)],
+        required_chars="".join(sorted(set(string.printable.upper()) - set(string.whitespace) - set(PUNCTUATION))),
+        max_sentencepiece_length=MAX_PIECE_LETTERS,
+        split_digits=True,
+        minloglevel=1,
+    )
+    return model.getvalue()
+
+
+def balanced(lines: dict[str, list[str]], limit: int, seed: int = 0) -> list[str]:
+    """At most ``limit`` lines of each language, the rarer one repeated, so that both get the pieces they need."""
+    source = random.Random(seed)
+    chosen = {language: source.sample(all_of, min(limit, len(all_of))) for language, all_of in lines.items()}
+    most = max(map(len, chosen.values()))
+    return [line for own in chosen.values() for line in (own * -(-most // len(own)))[:most]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/nano"))
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = load_model_config(options.model / "config.yaml")
+    texts: dict[str, list[str]] = {}
+    for sentence in json.loads((options.data / "sentences.json").read_text(encoding="utf-8")):
+        texts.setdefault(sentence["language"], []).append(sentence["text"])
+    chosen = balanced(texts, MAX_SENTENCES)
+    model = train_vocabulary([spell_out(text, str) for text in chosen], config.gpt.number_text_tokens)
+    path = options.model / config.bpe_model
+    path.write_bytes(model)
+    _log.info("%d lines → %s, %d pieces", len(chosen), path, config.gpt.number_text_tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,9 @@ from indextts.stages.s2mel import S2MelStage
 from indextts.stages.speech import SpeechStage
 from indextts.stages.text import TextStage
 from indextts.stages.vocoder import VocoderStage
-from indextts.text import load_tokenizer
+from indextts.text.glossary import Glossary
+from indextts.text.normalizer import TextNormalizer
+from indextts.text.tokenizer import TextTokenizer
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -81,8 +83,10 @@ class Engine:
         backend, report = accelerate(models, config)
         emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, model_config.emo_num)
         qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
+        normalizer = TextNormalizer(Glossary.load(files.glossary))
+        tokenizer = TextTokenizer(files.bpe_model, normalizer, model_config.text.chinese)
         stages = Stages(
-            text=TextStage(load_tokenizer(files, model_config.text), model_config.gpt.max_text_tokens),
+            text=TextStage(tokenizer, model_config.gpt.max_text_tokens),
             conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_entries),
             speech=SpeechStage(models.gpt, backend),
             s2mel=S2MelStage(models),
@@ -100,6 +104,16 @@ class Engine:
     def sampling_defaults(self) -> SamplingParams:
         """The model's own sampling, which a request without ``sampling`` gets."""
         return self.models.config.sampling
+
+    @property
+    def max_text_tokens(self) -> int:
+        """The longest segment that the model can speak, in text tokens."""
+        return self.models.config.gpt.max_text_tokens
+
+    @property
+    def max_mel_tokens(self) -> int:
+        """The longest speech of a segment, in codes, the stop code included."""
+        return self.models.config.gpt.max_mel_tokens
 
     @property
     def model_name(self) -> str:
@@ -188,11 +202,11 @@ class Run:
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
             with self.turn("speech_s"):
                 spoken = stages.speech(batch, conditioning, sampling, generator, self.stopped)
-            for speech in spoken:
+            with self.turn("s2mel_s"):
+                mels = stages.s2mel(spoken, conditioning.voice, generator)
+            for speech, mel in zip(spoken, mels, strict=True):
                 if speech.reached_limit:
                     self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
-                with self.turn("s2mel_s"):
-                    mel = stages.s2mel(speech, conditioning.voice, generator)
                 with self.turn("vocoder_s"):
                     samples = stages.vocoder(mel)
                 yield from self.chunk(samples, speech.segment.index)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from indextts import audio
-from indextts.emotion import EmotionTables, TextEmotion, scale_emo_vector
+from indextts.emotion import EmotionTables, scale_emo_vector
+from indextts.errors import EmotionError
 from indextts.loading import Models
 from indextts.types import (
     Conditioning,
@@ -32,6 +33,7 @@ from indextts.types import (
 )
 
 Value = TypeVar("Value")
+TextEmotion = Callable[[str], Sequence[float]]
 
 
 class LockedCache:
@@ -91,8 +93,6 @@ class ConditioningStage:
     def vector_from_text(self, emotion: FromText, spoken_text: str) -> FromVector:
         """The eight weights that a description (or the spoken text itself) expresses."""
         if self.text_emotion is None:
-            from indextts.errors import EmotionError
-
             raise EmotionError("emotion from text is switched off: start with the Qwen emotion model enabled")
         values = self.text_emotion(emotion.text if emotion.text is not None else spoken_text)
         return FromVector(tuple(values), emotion.alpha, emotion.random)

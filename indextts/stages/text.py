@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 
 from indextts.errors import TextError
 from indextts.text.segmenter import split_segments
 from indextts.text.tokenizer import TextTokenizer
 from indextts.types import Segment
-
-logger = logging.getLogger(__name__)
 
 
 class TextStage:
@@ -20,20 +18,24 @@ class TextStage:
         self.max_text_tokens = max_text_tokens
 
     def __call__(self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[Segment]:
-        """Cut ``text`` into segments of at most ``max_tokens`` tokens.
+        """Cut ``text`` into segments of at most ``max_tokens`` tokens, and of no more than the model can take.
 
         Raises:
-            TextError: nothing speakable in the text, or ``max_tokens`` beyond the model's table.
+            TextError: nothing speakable in the text, or ``max_tokens`` below 2.
         """
-        if not 2 <= max_tokens <= self.max_text_tokens:
-            raise TextError(f"a segment can have 2 to {self.max_text_tokens} text tokens, not {max_tokens}")
+        if max_tokens < 2:
+            raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
+        max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)
         tokens = self.tokenizer.tokenize(text)
-        if unknown := self.tokenizer.unknown_tokens(tokens):
-            logger.warning("the voice model has no sound for: %s", " ".join(unknown))
         pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
-        if not any(piece for piece in pieces):
+        if not any(has_speech(piece) for piece in pieces):
             raise TextError(f"there is nothing to speak in the text {text[:80]!r}")
         return [
             Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)))
             for index, piece in enumerate(pieces)
         ]
+
+
+def has_speech(tokens: Sequence[str]) -> bool:
+    """Whether any token holds a letter or a digit, in any script."""
+    return any(character.isalnum() for token in tokens for character in token)

@@ -1,0 +1,158 @@
+"""The whole run on tiny weights in the official file layout, tensor by tensor and sample by sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from indextts.checkpoints import AUXILIARY
+from indextts.infer_v2 import IndexTTS2
+from indextts.types import VoicePrompt
+from tests.golden.conftest import GoldenSet, compare
+
+CASES = ("plain", "emo_audio", "emo_vector", "multi", "stream")
+
+
+class Recorder:
+    """A stage that keeps what it returned."""
+
+    def __init__(self, stage: Callable[..., Any]) -> None:
+        self.stage = stage
+        self.results: list[Any] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.results.append(self.stage(*arguments))
+        return self.results[-1]
+
+
+def write_model(golden: GoldenSet, folder: Path) -> None:
+    """The golden weights as an official download: pickles, nested dicts, auxiliary models under ``hf_cache``."""
+    manifest = golden.manifest["end_to_end"]
+    config = {k: v for k, v in manifest["config"].items() if k not in ("gpt_layer_dims", "campplus", "bigvgan")}
+    style_encoder = dict(manifest["config"]["campplus"])
+    assert style_encoder.pop("embedding_size") == config["s2mel"]["style_encoder"]["dim"]
+    s2mel = {**config["s2mel"], "gpt_layer_dims": manifest["config"]["gpt_layer_dims"]}
+    s2mel["style_encoder"] = {**s2mel["style_encoder"], **style_encoder}
+    w2v = {**config["w2v_bert"], "output_layer": 17}
+    config = {**config, "s2mel": s2mel, "w2v_bert": w2v, "vocoder": manifest["config"]["bigvgan"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    shutil.copy(golden.dir / manifest["bpe_model"], folder / "bpe.model")
+
+    weights = {key: load_file(golden.dir / name) for key, name in manifest["weights"].items()}
+    weights = {key: {k.removeprefix("w."): v for k, v in tensors.items()} for key, tensors in weights.items()}
+    misc = weights["misc"]
+    torch.save({"mean": misc["mean"], "var": misc["var"]}, folder / "wav2vec2bert_stats.pt")
+    torch.save(misc["spk_matrix"], folder / "feat1.pt")
+    torch.save(misc["emo_matrix"], folder / "feat2.pt")
+    torch.save({"model": weights["gpt"]}, folder / "gpt.pth")
+    net: dict[str, dict[str, Tensor]] = {}
+    for key, value in weights["s2mel"].items():
+        module, rest = key.split(".", 1)
+        net.setdefault(module, {})[f"module.{rest}"] = value
+    torch.save({"net": net, "optimizer": {}, "epoch": 3}, folder / "s2mel.pth")
+    places = {key: folder / "hf_cache" / names[0] for key, (_, _, names) in AUXILIARY.items()}
+    for place in places.values():
+        place.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights["w2v"], places["w2v_bert"])
+    save_file(weights["codec"], places["semantic_codec"])
+    torch.save(weights["campplus"], places["campplus"])
+    torch.save({"generator": weights["bigvgan"]}, places["bigvgan"])
+
+
+@pytest.fixture(scope="module")
+def tts(golden: GoldenSet, tmp_path_factory: pytest.TempPathFactory) -> IndexTTS2:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(golden, folder)
+    return IndexTTS2(model_dir=folder, device="cpu")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(golden: GoldenSet, tts: IndexTTS2, name: str) -> None:
+    manifest = golden.manifest["end_to_end"]
+    case = manifest["cases"][name]
+    tensors = load_file(golden.dir / case["file"])
+
+    def check(label: str, got: Tensor) -> None:
+        want = tensors[f"out.{label}"]
+        tolerance = manifest["atol_rel"] * want.float().abs().max().item()
+        compare(f"{name}/{label}", got, want, tolerance, 0.0)
+
+    engine = tts.engine
+    recorders = {stage: Recorder(getattr(engine.stages, stage)) for stage in ("conditioning", "speech", "s2mel")}
+    noises = iter([tensors[k] for k in sorted(tensors) if k.endswith(".noise")])
+    stages, draw = engine.stages, engine.stages.s2mel.draw_noise
+    engine.stages = dataclasses.replace(stages, **recorders)
+    stages.s2mel.draw_noise = lambda shape, generator: next(noises)[0]
+    try:
+        call = {k: str(golden.dir / v) if k.endswith("audio_prompt") else v for k, v in case["call"].items()}
+        result = tts.infer(**call)
+        pieces = list(result) if call.get("stream_return") else []
+    finally:
+        engine.stages, stages.s2mel.draw_noise = stages, draw
+
+    (conditioning,) = recorders["conditioning"].results
+    voice = conditioning.voice
+    check("spk.cond_emb", voice.semantic_embedding)
+    check("prompt_condition", voice.prompt_condition)
+    check("ref_mel", voice.prompt_mel)
+    check("style", voice.style)
+    check("cond_latent", voice.speaker_latents)
+    check("emovec", conditioning.emotion_vector)
+    spoken = [speech for batch in recorders["speech"].results for speech in batch]
+    mels = [mel for batch in recorders["s2mel"].results for mel in batch]
+    assert len(spoken) == len([k for k in tensors if k.endswith(".codes_raw")])
+    stop = torch.tensor([engine.models.config.gpt.stop_mel_token])
+    for index, (speech, mel) in enumerate(zip(spoken, mels, strict=True)):
+        check(f"seg{index}.text_ids", torch.tensor([speech.segment.token_ids]))
+        codes = speech.codes if speech.reached_limit else torch.cat([speech.codes, stop])
+        check(f"seg{index}.codes_raw", codes[None])
+        check(f"seg{index}.latent", speech.latent[None])
+        check(f"seg{index}.mel", mel)
+    if pieces:
+        for index, piece in enumerate(pieces):
+            compare(f"{name}/stream{index}", piece, tensors[f"out.stream{index}"], 1.0, 0.0)
+        assert f"out.stream{len(pieces)}" not in tensors
+    else:
+        rate, samples = result
+        assert rate == engine.sample_rate_hz
+        difference = torch.from_numpy(samples).long() - tensors["out.final_int16"]
+        assert samples.dtype == "int16" and difference.abs().max() <= 1
+
+
+def test_batches_equal_single_segments(golden: GoldenSet, tts: IndexTTS2) -> None:
+    call = dict(golden.manifest["end_to_end"]["cases"]["multi"]["call"])
+    call["spk_audio_prompt"] = golden.dir / call["spk_audio_prompt"]
+    stages = tts.engine.stages
+    speech = Recorder(stages.speech)
+    tts.engine.stages = dataclasses.replace(stages, speech=speech)  # type: ignore[arg-type]
+    try:
+        for batch_size in (1, 4):
+            tts.infer(**call, batch_size=batch_size, seed=1)
+    finally:
+        tts.engine.stages = stages
+    spoken = [item for batch in speech.results for item in batch]
+    half = len(spoken) // 2
+    assert len(speech.results) == half + 1
+    for one, many in zip(spoken[:half], spoken[half:], strict=True):
+        assert torch.equal(one.codes, many.codes)
+
+
+def test_voices_do_not_mix(golden: GoldenSet, tts: IndexTTS2, tmp_path: Path) -> None:
+    """A voice is known by its content: the same path with another recording is another voice."""
+    names = golden.manifest["end_to_end"]["reference_audio"]
+    path = tmp_path / "voice.wav"
+    styles = []
+    for key in ("spk", "emo", "spk"):
+        shutil.copy(golden.dir / names[key], path)
+        styles.append(tts.engine.stages.conditioning.voice(VoicePrompt.from_path(path)).style)
+    assert torch.equal(styles[0], styles[2])
+    assert not torch.allclose(styles[0], styles[1])

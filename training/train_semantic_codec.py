@@ -39,7 +39,7 @@ class CodebookLearner(nn.Module):
     counts: Tensor  # [K]
     sums: Tensor  # [K, d]
 
-    def __init__(self, quantizer: VectorQuantizer, decay: float = 0.98, dead_share: float = 0.05) -> None:
+    def __init__(self, quantizer: VectorQuantizer, decay: float = 0.98, dead_share: float = 0.1) -> None:
         super().__init__()
         size, dim = quantizer.codebook.weight.shape
         self._rows = quantizer.codebook.weight  # shared with the codec, and no parameter of the optimiser
@@ -184,7 +184,8 @@ def main() -> None:
         degraded = augment(crops.wave[:half], 16000, sampler.generator)
         inputs = torch.cat([embed(encoder, degraded, crops.num_samples[:half]), clean[half:]])
         with torch.autocast(device.type, torch.bfloat16):
-            z_e = codec.project(inputs).float()
+            # The codebook lies on the unit sphere and lookup is by cosine: the length of a point is free.
+            z_e = F.normalize(codec.project(inputs).float(), dim=1)
             codes = quantizer.encode(z_e)
             z_q = quantizer.lookup(codes)
             quantized = quantizer.out_project(z_e + (z_q - z_e).detach()).transpose(1, 2)

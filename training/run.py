@@ -1,6 +1,6 @@
 """The whole recipe in one go: generate speech, then train every network as soon as what it needs is there.
 
-    python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 24 --assets ASSETS
+    python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 24 --pack PACK
 
 Several steps run at a time. A step whose result exists is skipped and a trainer that was cut off resumes, so the same
 command can be given again. ``RUNS/run.log`` tells what happens; every step writes ``RUNS/<step>.out``. The minutes of
@@ -89,7 +89,7 @@ class Run:
 
     def start_generation(self) -> None:
         a = self.arguments
-        command = ("training.generate", "--out", str(self.data), "--assets", a.assets, "--hours", str(a.hours))
+        command = ("training.generate", "--out", str(self.data), "--pack", a.pack, "--hours", str(a.hours))
         command += ("--minutes", str(a.generation_minutes), "--processes", str(a.processes), "--gpus", a.gpus)
         self.start("generate", command, a.gpus)
 
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the generated speech")
     parser.add_argument("--runs", required=True, help="folder of checkpoints, logs and results")
-    parser.add_argument("--assets", required=True, help="teacher, voices and sentences for training.generate")
+    parser.add_argument("--pack", required=True, help="teacher, voices and sentences for training.generate")
     parser.add_argument("--gpus", default="0", help="devices, such as 0,1")
     parser.add_argument("--minutes", type=float, default=24, help="of the whole run after the first speech is there")
     parser.add_argument("--hours", type=float, default=28, help="of speech at most")

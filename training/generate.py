@@ -85,7 +85,7 @@ class Plan:
         for voice in heldout:
             yield from self._readings(voice, HELDOUT_UTTERANCES, generator)
         train = [i for i, v in enumerate(self.voices) if not v["heldout"]]
-        stock = [i for i in train if self.voices[i]["stock"] is not None]
+        stock = [i for i in train if self.voices[i]["stock"]]
         while True:
             for voice in generator.permutation(train + stock * (STOCK_REPEATS - 1)):
                 yield from self._readings(int(voice), ROUND_UTTERANCES, generator)
@@ -233,7 +233,7 @@ def subset(bank: VoiceBank, count: int) -> VoiceBank:
     """A few voices of each kind, a quarter of them held out, for trying things out."""
     groups = [[], [], [], []]
     for i, voice in enumerate(bank.voices):
-        groups[2 * voice.heldout + (voice.stock is None)].append(i)
+        groups[2 * voice.heldout + (not voice.stock)].append(i)
     heldout, train = count // 4, count - count // 4
     sizes = [train // 2, train - train // 2, heldout - heldout // 2, heldout // 2]
     chosen = [
@@ -241,11 +241,7 @@ def subset(bank: VoiceBank, count: int) -> VoiceBank:
         for group, size in zip(groups, sizes, strict=True)
         for at in np.linspace(0, len(group) - 1, size, dtype=int)
     ]
-    chosen.sort()
-    stock = [i for i in chosen if bank.voices[i].stock is not None]
-    bank.coordinates = bank.coordinates[[i - len(bank.stock) for i in chosen if bank.voices[i].stock is None]]
-    bank.stock = bank.stock[stock]
-    bank.voices = [bank.voices[i] for i in chosen]
+    bank.voices = [bank.voices[i] for i in sorted(chosen)]
     return bank
 
 

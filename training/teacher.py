@@ -113,6 +113,7 @@ class Teacher(nn.Module):
         self.net.load_state_dict(load_weights(pack))
         self._lengths: Tensor | None = None  # frames of each utterance while the acoustic half runs
         self._max_frames = 0
+        self._masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._make_padding_harmless()
 
     def _make_padding_harmless(self) -> None:
@@ -131,10 +132,12 @@ class Teacher(nn.Module):
         Every length inside the network is a whole multiple of the number of frames, or that plus one.
         """
         assert self._lengths is not None
-        rate = length // self._max_frames
-        lengths = self._lengths * rate + (length - rate * self._max_frames)
-        lengths = lengths[:, None, None]
-        return (torch.arange(length, device=lengths.device) < lengths).float(), lengths.float()
+        if length not in self._masks:
+            rate = length // self._max_frames
+            lengths = (self._lengths * rate + (length - rate * self._max_frames))[:, None, None]
+            inside = torch.arange(length, device=lengths.device) < lengths
+            self._masks[length] = inside.float(), lengths.float()
+        return self._masks[length]
 
     def symbol_ids(self, phonemes: str) -> list[int]:
         """Symbol ids of a phoneme string; unknown symbols are an error."""
@@ -185,6 +188,7 @@ class Teacher(nn.Module):
             samples = samples * self._mask(samples.shape[1])[0].squeeze(1)
         finally:
             self._lengths = None
+            self._masks.clear()
         split = [d[:n] for d, n in zip(durations_cpu, symbols.tolist(), strict=True)]
         return Speech(samples, frames, split)
 

@@ -37,14 +37,16 @@ class Voice:
         heldout: Never used in training.
         languages: What it reads.
         pitch: Rate at which it is played; 1 is unchanged.
-        stock: Index of the stock voice, None for a sampled one.
+        stock: Whether it is one of the teacher's own.
+        row: Number among the stock voices, or among the sampled ones.
     """
 
     name: str
     heldout: bool
     languages: tuple[str, ...]
-    pitch: float = 1.0
-    stock: int | None = None
+    pitch: float
+    stock: bool
+    row: int
 
 
 class VoiceBank:
@@ -72,7 +74,7 @@ class VoiceBank:
         for i in range(NUM_SAMPLED + NUM_SAMPLED_HELDOUT):
             pitch = float(generator.choice(PITCHES)) if generator.random() < PITCHED_SHARE else 1.0
             heldout = i < NUM_SAMPLED_HELDOUT
-            self.voices.append(Voice(f"sampled_{i:04d}", heldout, ("en", "zh"), pitch))
+            self.voices.append(Voice(f"sampled_{i:04d}", heldout, ("en", "zh"), pitch, False, i))
         count = NUM_SAMPLED + NUM_SAMPLED_HELDOUT
         self.coordinates = torch.from_numpy(
             SIGMA * generator.standard_normal((count, len(self.components)), np.float32)
@@ -88,11 +90,10 @@ class VoiceBank:
     def style(self, voice: int, symbols: int) -> Tensor:
         """Style vector ``[256]`` of a voice for a text of so many symbols."""
         row = min((symbols - 1) // ROW_STEP, len(self.mean) - 1)
-        stock = self.voices[voice].stock
-        if stock is not None:
-            return self.stock[stock, row]
-        coordinates = self.coordinates[voice - len(self.stock)]
-        return self.mean[row] + coordinates @ self.components[:, row]
+        one = self.voices[voice]
+        if one.stock:
+            return self.stock[one.row, row]
+        return self.mean[row] + self.coordinates[one.row] @ self.components[:, row]
 
     def table(self) -> list[dict]:
         """Rows for ``voices.json``."""
@@ -101,7 +102,7 @@ class VoiceBank:
 
 def _stock_voice(index: int, name: str) -> Voice:
     language = "zh" if name[0] == "z" else "en"
-    return Voice(name, name in HELDOUT_STOCK, (language,), 1.0, index)
+    return Voice(name, name in HELDOUT_STOCK, (language,), 1.0, True, index)
 
 
 def pack_voices(folder: Path, out: Path) -> None:

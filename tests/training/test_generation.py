@@ -1,0 +1,146 @@
+"""The plan of the training data; the teacher itself is not needed."""
+
+import json
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.dataset import SAMPLE_RATE_HZ, SpeechData
+from training.generate import Plan, spoken_part, write_shard
+from training.styles import NEUTRAL_SHARE, STYLES, draw_prosody, draw_style
+from training.templates import english_templates, mandarin_templates, ordinal
+from training.texts import NearDuplicates, Sentence, join, split
+from training.voices import HELDOUT_STOCK, ROW_STEP, VoiceBank, pack_voices
+
+SENTENCES = [
+    {"text": f"s{i}", "language": ("en", "zh")[i % 10 == 0], "heldout": i % 4 == 0, "phonemes": "ab",
+     "kind": "hsk" if i % 10 == 0 else ("example", "definition", "joined", "word")[i // 10 % 4]}
+    for i in range(400)
+]  # fmt: skip
+VOICES = [
+    {"name": str(i), "heldout": i < 3, "languages": [["en"], ["zh"], ["en", "zh"]][i % 3], "stock": i % 2 == 0}
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, generator = tmp_path_factory.mktemp("voices"), np.random.default_rng(0)
+    for name in [*HELDOUT_STOCK, "af_one", "am_two", "zf_three", "bf_four", "pf_dora"]:
+        generator.standard_normal((510, 1, 256)).astype("<f4").tofile(folder / f"{name}.bin")
+    pack_voices(folder, folder / "voices.npz")
+    return folder
+
+
+def test_plan_keeps_the_split_and_the_languages() -> None:
+    plan = Plan(SENTENCES, VOICES, seed=3, shard_size=50)
+    utterances = list(chain.from_iterable(plan.shard(i) for i in range(6)))
+    for u in utterances:
+        assert SENTENCES[u.sentence]["heldout"] == VOICES[u.voice]["heldout"]
+        assert SENTENCES[u.sentence]["language"] in VOICES[u.voice]["languages"]
+    assert {u.voice for u in utterances[:42]} == {0, 1, 2}  # held-out voices come first, with 14 utterances each
+    assert {u.voice for u in utterances[42:]} == set(range(3, 12))
+
+
+def test_plan_depends_on_the_seed_alone() -> None:
+    one, two = (Plan(SENTENCES, VOICES, seed=3, shard_size=40) for _ in range(2))
+    assert two.shard(3) == one.shard(3)  # whichever shards were asked for before
+    assert Plan(SENTENCES, VOICES, seed=4, shard_size=40).shard(3) != one.shard(3)
+
+
+def test_every_reading_of_a_voice_in_a_round_has_another_sentence() -> None:
+    utterances = Plan(SENTENCES, VOICES, seed=3, shard_size=42).shard(0)
+    for voice in range(3):
+        sentences = [u.sentence for u in utterances if u.voice == voice]
+        assert len(sentences) == len(set(sentences)) == 14
+
+
+def test_written_shards_read_back(tmp_path: Path) -> None:
+    (tmp_path / "sentences.json").write_text(json.dumps(SENTENCES))
+    (tmp_path / "voices.json").write_text(json.dumps(VOICES))
+    utterances = Plan(SENTENCES, VOICES, seed=3, shard_size=60).shard(0)
+    waves = [np.full(5513 + i, i, np.int16) for i in range(60)]
+    read = [(wave, [0, 7, 0], np.array([1, 8, 1])) for wave in waves]
+    seconds = write_shard(tmp_path / "shard_00000", utterances, SENTENCES, read)
+    assert seconds == pytest.approx(sum(map(len, waves)) / SAMPLE_RATE_HZ)
+    data = SpeechData(tmp_path, "cpu", "heldout")
+    assert len(data) == 42
+    torch.testing.assert_close(data.wave([41])[0], torch.full((5513 + 41,), 41 / 32768))
+    assert data.phones_at([0], 40.0, 11).tolist() == [[0] + [7] * 8 + [0] * 2]
+    assert data.style.tolist() == [u.style for u in utterances[:42]]
+
+
+def test_spoken_part_leaves_out_the_silence() -> None:
+    power = np.array([0, 1e-9, 0.02, 0.04, 1e-9, 0.03, 1e-8, 0])
+    first, last, level = spoken_part(power)
+    assert (first, last) == (2, 6)
+    assert level == pytest.approx(0.03**0.5)
+
+
+def test_styles_are_neutral_at_no_intensity_and_half_of_the_draws() -> None:
+    generator = np.random.default_rng(0)
+    draws = [draw_style(generator) for _ in range(4000)]
+    assert len(STYLES) == 9
+    assert {style for style, _ in draws} == set(range(9))
+    assert sum(style == 0 for style, _ in draws) / 4000 == pytest.approx(NEUTRAL_SHARE, abs=0.03)
+    assert all(style.at(0.0) == STYLES["neutral"] and style.at(1.0) == style for style in STYLES.values())
+    drawn = [draw_prosody(1, 1.0, generator).f0_scale for _ in range(200)]
+    assert np.mean(drawn) == pytest.approx(STYLES["happy"].f0_scale, rel=0.01)
+
+
+def test_sampled_voices_spread_like_the_training_stock(voices: Path) -> None:
+    bank = VoiceBank(voices / "voices.npz", seed=1)
+    names = [v.name for v in bank.voices]
+    assert "pf_dora" not in names
+    assert {v.name for v in bank.voices if v.heldout and v.stock} == set(HELDOUT_STOCK)
+    train = torch.stack([bank.style(i, 100) for i, v in enumerate(bank.voices) if v.stock and not v.heldout])
+    sampled = torch.stack([bank.style(i, 100) for i, v in enumerate(bank.voices) if not v.stock])
+    torch.testing.assert_close(sampled.std(0).mean(), train.std(0).mean(), rtol=0.05, atol=0)
+    torch.testing.assert_close(sampled.mean(0), train.mean(0), rtol=0, atol=0.15)
+    again = VoiceBank(voices / "voices.npz", seed=1)
+    assert torch.equal(again.style(500, 30), bank.style(500, 30))
+
+
+def test_stock_style_is_the_row_of_the_pack(voices: Path) -> None:
+    bank = VoiceBank(voices / "voices.npz")
+    pack = np.fromfile(voices / "af_one.bin", "<f4").reshape(510, 256)
+    index = next(i for i, v in enumerate(bank.voices) if v.name == "af_one")
+    expected = torch.from_numpy(pack[7 // ROW_STEP * ROW_STEP]).half().float()
+    torch.testing.assert_close(bank.style(index, 8), expected)
+    assert bank.style(index, 510).shape == bank.style(index, 100_000).shape == (256,)
+
+
+def test_templates_are_many_and_filled() -> None:
+    english, mandarin = english_templates(1), mandarin_templates(1)
+    assert len(set(english)) == len(english) > 1500
+    assert len(set(mandarin)) == len(mandarin) > 250
+    assert not any(set("{}|\n") & set(text) for text in [*english, *mandarin])
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 22)] == (
+        ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd"]
+    )
+
+
+def test_evaluation_sentences_have_no_near_duplicates_in_train() -> None:
+    rows = [Sentence(f"The {a} {b} was seen near the old {c}.", "en", "example", "ab")
+            for a in ("red", "small", "tall", "slow") for b in ("dog", "ship", "cart") for c in ("mill", "port", "inn")]
+    rows += [Sentence(f"Number {i} of word{i} another{i} thing{i}.", "en", "definition", "ab") for i in range(400)]
+    kept = split(rows, seed=1)
+    chosen = [s for s in kept if s.eval]
+    assert chosen and all(s.heldout for s in chosen)
+    near = NearDuplicates(s.text for s in chosen)
+    assert not any(s.text in near for s in kept if not s.eval)
+    assert 5 < sum(s.heldout and not s.eval for s in kept) < 40
+
+
+def test_joined_sentences_stay_on_their_side_of_the_split() -> None:
+    rows = [Sentence(f"x{i}.", "en", "example", "a" * 30, heldout=i % 5 == 0) for i in range(100)]
+    side = {s.text: s.heldout for s in rows}
+    joined = list(join(rows, "en", 200, seed=2))
+    assert {s.heldout for s in joined} == {True, False}
+    for sentence in joined:
+        parts = sentence.text.split()
+        assert len(parts) > 1 and all(side[part] == sentence.heldout for part in parts)
+        assert len(sentence.phonemes) <= 230

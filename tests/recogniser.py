@@ -31,7 +31,7 @@ def word_error_rate(reference: str, hypothesis: str) -> float:
 
     normalise = _normaliser()
     reference = normalise(reference)
-    if not reference:
+    if not reference.strip():
         raise ValueError("the reference has no words")
     return float(jiwer.wer(reference, normalise(hypothesis)))
 

@@ -90,7 +90,7 @@ class Words:
         import jiwer
 
         words = self.normalise(reference)
-        if not words:
+        if not words.strip():
             raise ValueError(f"no words in {reference!r}")
         found = jiwer.process_words(words, self.normalise(hypothesis))
         return found.substitutions + found.deletions + found.insertions, len(words.split())

@@ -29,11 +29,15 @@ def word_error_rate(reference: str, hypothesis: str) -> float:
     """
     import jiwer
 
-    normalise = _normaliser()
-    reference = normalise(reference)
-    if not reference.strip():
-        raise ValueError("the reference has no words")
-    return float(jiwer.wer(reference, normalise(hypothesis)))
+    words = _words(reference)
+    if not words:
+        raise ValueError(f"the reference {reference!r} has no words")
+    return float(jiwer.wer(words, _words(hypothesis)))
+
+
+def _words(text: str) -> str:
+    # The normaliser leaves a lone full stop where there was an ellipsis.
+    return " ".join(word for word in _normaliser()(text).split() if any(map(str.isalnum, word)))
 
 
 @lru_cache(maxsize=1)

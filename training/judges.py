@@ -47,7 +47,7 @@ class Words:
 
         self.language = language
         self.model = WhisperModel(self.find(folder), device="cpu", compute_type="int8", cpu_threads=threads)
-        self.normalise = EnglishTextNormalizer()
+        self._normalise = EnglishTextNormalizer()
 
     @classmethod
     def find(cls, folder: Path | None = None) -> str:
@@ -89,11 +89,15 @@ class Words:
         contractions and punctuation are made alike first."""
         import jiwer
 
-        words = self.normalise(reference)
-        if not words.strip():
+        words = self.normalised(reference)
+        if not words:
             raise ValueError(f"no words in {reference!r}")
-        found = jiwer.process_words(words, self.normalise(hypothesis))
+        found = jiwer.process_words(words, self.normalised(hypothesis))
         return found.substitutions + found.deletions + found.insertions, len(words.split())
+
+    def normalised(self, text: str) -> str:
+        # The normaliser leaves a lone full stop where there was an ellipsis.
+        return " ".join(word for word in self._normalise(text).split() if any(map(str.isalnum, word)))
 
 
 class VoiceGE2E:

@@ -88,7 +88,7 @@ class GPTBatches:
         self.text, self.text_length = _load_tokens(tokens, device)
         if len(self.text_length) != len(data.sentences):
             raise ValueError(f"{tokens} has {len(self.text_length)} sentences, the data {len(data.sentences)}")
-        self.codes = _code_table(semantics)
+        self.codes = code_table(semantics)
 
         self.by_voice = np.argsort(self.voice, kind="stable")
         self.voice_count = np.bincount(self.voice)
@@ -234,7 +234,7 @@ def _load_tokens(path: Path, device: torch.device) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(table).to(device), lengths
 
 
-def _code_table(semantics: Semantics, chunk: int = 2048) -> Tensor:
+def code_table(semantics: Semantics, chunk: int = 2048) -> Tensor:
     """Codes of all utterances, int16 ``[U, longest]`` padded with zeros."""
     longest = int(semantics.length.max())
     table = torch.zeros(len(semantics), longest, dtype=torch.int16, device=semantics.device)

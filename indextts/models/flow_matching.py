@@ -14,7 +14,9 @@ from indextts.models.conformer import length_mask
 from indextts.models.dit import DiT
 
 
-def join_rows(first: Tensor, first_lens: Tensor, second: Tensor, second_lens: Tensor) -> Tensor:
+def join_rows(
+    first: Tensor, first_lens: Tensor, second: Tensor, second_lens: Tensor, num_frames: int | None = None
+) -> Tensor:
     """Concatenate ragged rows in time: the second part begins where the first one really ends.
 
     Args:
@@ -22,16 +24,18 @@ def join_rows(first: Tensor, first_lens: Tensor, second: Tensor, second_lens: Te
         first_lens: int64 ``[B]``, its valid frames.
         second: ``[B, F2, C]``
         second_lens: int64 ``[B]``, its valid frames.
+        num_frames: F, the longest of all rows by default. Naming it spares waiting for the device.
 
     Returns:
-        ``[B, max(first_lens + second_lens), C]``, zero beyond each row's end.
+        ``[B, F, C]``, zero beyond each row's end.
     """
     total = first_lens + second_lens
-    frame = torch.arange(int(total.max()), device=first.device).expand(len(first), -1)
+    frames = int(total.max()) if num_frames is None else num_frames
+    frame = torch.arange(frames, device=first.device).expand(len(first), -1)
     both = torch.cat([first, second], dim=1)
     index = torch.where(frame < first_lens[:, None], frame, frame - first_lens[:, None] + first.shape[1])
     index = index.clamp(max=both.shape[1] - 1)[:, :, None].expand(-1, -1, both.shape[2])
-    return both.gather(1, index) * length_mask(total, frame.shape[1])[:, :, None]
+    return both.gather(1, index) * length_mask(total, frames)[:, :, None]
 
 
 def solve(

@@ -53,20 +53,27 @@ class LengthRegulator(nn.Module):
             layers += [nn.Conv1d(channels, channels, 3, padding=1), RowNorm(channels), nn.Mish()]
         self.model = nn.Sequential(*layers, nn.Conv1d(channels, channels, 1))
 
-    def forward(self, embeddings: Tensor, target_lens: Tensor, source_lens: Tensor | None = None) -> Tensor:
-        """Stretch every row to ``max(target_lens)`` frames, or with ``source_lens`` each to its own length.
+    def forward(
+        self,
+        embeddings: Tensor,
+        target_lens: Tensor,
+        source_lens: Tensor | None = None,
+        num_frames: int | None = None,
+    ) -> Tensor:
+        """Stretch all rows to the same number of frames, or with ``source_lens`` each to its own.
 
         Args:
             embeddings: ``[B, T, D]`` semantic embeddings.
             target_lens: int64 ``[B]`` wanted mel frames; frames beyond are zero in the result.
             source_lens: int64 ``[B]`` valid embeddings of each row. With them every row is treated as if it were
                 alone. Without them all rows are stretched alike and only the result is cut, as released.
+            num_frames: F, the longest of ``target_lens`` by default. Naming it spares waiting for the device.
 
         Returns:
-            ``[B, F, C]`` with F = ``max(target_lens)``.
+            ``[B, F, C]``.
         """
         rows, tokens, _ = embeddings.shape
-        frames = int(target_lens.max())
+        frames = int(target_lens.max()) if num_frames is None else num_frames
         extent = target_lens
         if source_lens is None:
             source_lens = torch.full((rows,), tokens, device=embeddings.device)

@@ -1,0 +1,288 @@
+"""Batches for the flow: a prompt, the codes of what follows it, and the mel that should come out.
+
+Prompts are what they are at inference: another recording of the voice, with its own codes. Half of the time the
+prompt is the beginning of the target's own recording, from which timbre and level can be copied most exactly.
+All choices are made on the host in numpy, so that every shape is known there and the device is never waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indextts.audio import log_mel
+from indextts.config import S2MelConfig
+from indextts.models.conformer import length_mask
+from indextts.models.semantic_codec import SemanticCodec
+from training.augment import augment
+from training.dataset import SAMPLE_RATE_HZ, SpeechData
+from training.gpt_batches import code_table
+from training.semantics import Semantics
+
+CODE_HZ = 50
+SAMPLES_PER_CODE = SAMPLE_RATE_HZ / CODE_HZ
+MIN_CODES = 25  # of a prompt and of a target
+MAX_TARGET_CODES = 750
+PROMPT_S = (1.5, 10.0)
+OWN_PROMPT = 0.5  # how often the prompt is the beginning of the target's own recording
+OWN_PROMPT_SHARE = (0.1, 0.6)
+CANDIDATES = 4  # prompts looked at for each target
+WIDTH_MULTIPLE = 64  # batches are padded to such widths: attention kernels like them, and few shapes recur
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which excerpts a batch is made of, all int64 ``[B]``: utterances, first codes and numbers of codes."""
+
+    target: np.ndarray
+    target_begin: np.ndarray
+    target_codes: np.ndarray
+    prompt: np.ndarray
+    prompt_begin: np.ndarray
+    prompt_codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Some of the rows, by number or by mask."""
+        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class S2MelBatch:
+    """One step of training; frames hold the prompt, then the target, then padding.
+
+    Attributes:
+        prompt_embeddings: ``[B, T, D]`` quantised embeddings of the prompts, with ``prompt_codes [B]`` valid ones.
+        target_embeddings: ``[B, M, D]`` of the targets, with ``target_codes [B]`` valid ones.
+        prompt_mel: ``[B, n_mels, F]``, zero outside the prompt.
+        mel: ``[B, n_mels, F]``, zero outside the target.
+        prompt_lens: ``[B]`` mel frames of the prompts; ``target_lens [B]`` of the targets.
+        style: ``[B, S]`` of the prompts.
+        prompt_frames: longest prompt, as a number on the host; ``target_frames`` likewise.
+    """
+
+    prompt_embeddings: Tensor
+    prompt_codes: Tensor
+    target_embeddings: Tensor
+    target_codes: Tensor
+    prompt_mel: Tensor
+    mel: Tensor
+    prompt_lens: Tensor
+    target_lens: Tensor
+    style: Tensor
+    prompt_frames: int
+    target_frames: int
+
+    @property
+    def x_lens(self) -> Tensor:
+        return self.prompt_lens + self.target_lens
+
+    @property
+    def speech(self) -> Tensor:
+        """Bool ``[B, 1, F]``: the frames of the targets."""
+        frames = self.mel.shape[2]
+        return (length_mask(self.x_lens, frames) & ~length_mask(self.prompt_lens, frames))[:, None]
+
+
+class MelStore:
+    """Log-mels of all utterances, computed once: half precision ``[frames, n_mels]``, back to back."""
+
+    def __init__(self, data: SpeechData, count: int, config: S2MelConfig, batch_s: float = 2000.0) -> None:
+        self.config = config.preprocess_params.spect_params
+        samples = data.num_samples(range(count)).cpu().numpy()
+        self.length = samples // self.config.hop_length
+        self.offset = np.cumsum(self.length) - self.length
+        self.frames = torch.zeros(int(self.length.sum()), self.config.n_mels, dtype=torch.float16, device=data.device)
+        order = np.argsort(-samples)
+        begin = 0
+        while begin < count:
+            rows = order[begin : begin + max(1, int(batch_s * SAMPLE_RATE_HZ / samples[order[begin]]))]
+            begin += len(rows)
+            mel = log_mel(data.wave(rows), self.config).transpose(1, 2)
+            valid = length_mask(torch.from_numpy(self.length[rows]).to(data.device), mel.shape[1])
+            first = torch.from_numpy(self.offset[rows]).to(data.device)[:, None]
+            at = first + torch.arange(mel.shape[1], device=data.device)
+            self.frames[at[valid]] = mel[valid].half()
+
+
+class S2MelBatches:
+    """Draws prompts for targets and gathers batches.
+
+    Attributes:
+        usable: utterances that can be targets.
+        embedding: ``[codebook_size, D]``, the quantised embedding of every code.
+    """
+
+    def __init__(
+        self,
+        data: SpeechData,
+        semantics: Semantics,
+        styles: Tensor,
+        codec: SemanticCodec,
+        config: S2MelConfig,
+        seed: int,
+    ) -> None:
+        semantics.check(data)
+        if len(styles) < len(semantics):
+            raise ValueError(f"{len(styles)} style vectors for {len(semantics)} utterances")
+        self.data, self.semantics, self.styles, self.codec = data, semantics, styles, codec
+        self.config, self.device = config, data.device
+        self.seed(seed)
+        count = len(semantics)
+        self.length = semantics.length.cpu().numpy()
+        self.codes = code_table(semantics)
+        with torch.no_grad():
+            every_code = torch.arange(semantics.codebook_size, device=self.device)
+            self.embedding = codec.vq2emb(every_code[None])[0].T.contiguous()
+        self.mel = MelStore(data, count, config)
+        self.mels_per_code = SAMPLES_PER_CODE / config.preprocess_params.spect_params.hop_length
+        self.voice = data.voice[:count].cpu().numpy()
+        self.by_voice = np.argsort(self.voice, kind="stable")
+        self.rank = np.empty(count, np.int64)
+        self.voice_count = np.bincount(self.voice)
+        self.voice_start = np.cumsum(self.voice_count) - self.voice_count
+        self.rank[self.by_voice] = np.arange(count) - self.voice_start[self.voice[self.by_voice]]
+        long_enough = self.length >= MIN_CODES
+        self.usable = np.flatnonzero(long_enough & (self.voice_count[self.voice] > 1))
+        if not len(self.usable):
+            raise ValueError("no utterance can be trained on: too short, or alone in its voice")
+
+    def seed(self, seed: int) -> None:
+        """Draw from here on as a run with this seed does."""
+        self.random = np.random.default_rng(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    def epoch(self, batch_frames: int) -> Iterator[Rows]:
+        """All usable utterances once, in batches of up to ``batch_frames``, prompts and padding included.
+
+        A batch holds rows of similar length; the batches come in random order.
+        """
+        rows = self.draw(self.random.permutation(self.usable))
+        rows = rows.take(np.argsort(-self.total_frames(rows), kind="stable"))
+        width, begin, batches = self._width(rows), 0, []
+        while begin < len(rows):
+            end = begin + max(1, int(batch_frames // width[begin]))
+            batches.append(rows.take(np.arange(begin, min(end, len(rows)))))
+            begin = end
+        for index in self.random.permutation(len(batches)):
+            yield batches[index]
+
+    def draw(self, targets: np.ndarray) -> Rows:
+        """A prompt for each target, and which part of a long target to take."""
+        random, length = self.random, self.length[targets]
+        room = np.maximum(length - MAX_TARGET_CODES, 0)
+        begin = (random.random(len(targets)) * (room + 1)).astype(np.int64)
+        codes = np.minimum(length - begin, MAX_TARGET_CODES)
+        other = self._other_utterance(targets)
+        rows = Rows(targets, begin, codes, other, *self._crop(other, random.uniform(*PROMPT_S, len(targets))))
+
+        split = np.maximum((random.uniform(*OWN_PROMPT_SHARE, len(targets)) * codes).astype(np.int64), MIN_CODES)
+        own = (codes - split >= MIN_CODES) & (random.random(len(targets)) < OWN_PROMPT)
+        own_rows = Rows(targets, begin + split, codes - split, targets, begin, split)
+        return Rows(*(np.where(own, getattr(own_rows, f.name), getattr(rows, f.name)) for f in fields(Rows)))
+
+    def draw_others(self, targets: np.ndarray, prompt_s: float) -> Rows:
+        """Whole targets behind prompts of ``prompt_s`` seconds, shorter where the other recording is."""
+        other = self._other_utterance(targets)
+        codes = np.minimum(self.length[targets], MAX_TARGET_CODES)
+        return Rows(targets, np.zeros_like(targets), codes, other, *self._crop(other, np.full(len(targets), prompt_s)))
+
+    def total_frames(self, rows: Rows) -> np.ndarray:
+        """Mel frames of prompt and target together."""
+        return self._prompt_frames(rows) + self._target_frames(rows)
+
+    def gather(self, rows: Rows, degraded: bool = False) -> S2MelBatch:
+        """Put a batch together; ``degraded`` prompts are as if recorded with a bad microphone in a real room."""
+        prompt_lens, target_lens = self._prompt_frames(rows), self._target_frames(rows)
+        width = int(self._width(rows).max())
+        prompt_begin, prompt_codes = self._to_device(rows.prompt_begin), self._to_device(rows.prompt_codes)
+        most_codes = int(rows.prompt_codes.max())
+        if degraded:
+            heard, _ = self.semantics.embeddings(rows.prompt, True, prompt_begin, most_codes)
+            with torch.no_grad():
+                _, prompt_embeddings = self.codec.quantize(heard)
+            prompt_mel = self._degraded_mel(rows, prompt_lens, width)
+        else:
+            prompt_embeddings = self._embeddings(rows.prompt, rows.prompt_begin, most_codes)
+            prompt_mel = self._mel(rows.prompt, rows.prompt_begin, np.zeros_like(prompt_lens), prompt_lens, width)
+        return S2MelBatch(
+            prompt_embeddings=prompt_embeddings,
+            prompt_codes=prompt_codes,
+            target_embeddings=self._embeddings(rows.target, rows.target_begin, int(rows.target_codes.max())),
+            target_codes=self._to_device(rows.target_codes),
+            prompt_mel=prompt_mel,
+            mel=self._mel(rows.target, rows.target_begin, prompt_lens, target_lens, width),
+            prompt_lens=self._to_device(prompt_lens),
+            target_lens=self._to_device(target_lens),
+            style=self.styles[self._to_device(rows.prompt)],
+            prompt_frames=int(prompt_lens.max()),
+            target_frames=int(target_lens.max()),
+        )
+
+    def _prompt_frames(self, rows: Rows) -> np.ndarray:
+        """As many mel frames as the recording has in that time."""
+        frames = (rows.prompt_codes * self.mels_per_code).astype(np.int64)
+        return np.minimum(frames, self.mel.length[rows.prompt] - self._first_frame(rows.prompt_begin))
+
+    def _target_frames(self, rows: Rows) -> np.ndarray:
+        """As many mel frames as inference makes of so many codes (``S2Mel.target_frames``)."""
+        return (rows.target_codes.astype(np.float32) * np.float32(self.config.frames_per_code)).astype(np.int64)
+
+    def _first_frame(self, begin_codes: np.ndarray) -> np.ndarray:
+        return np.rint(begin_codes * self.mels_per_code).astype(np.int64)
+
+    def _width(self, rows: Rows) -> np.ndarray:
+        return -(-self.total_frames(rows) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+
+    def _other_utterance(self, targets: np.ndarray) -> np.ndarray:
+        """Another recording of each target's voice, rather a long enough one."""
+        voice = self.voice[targets]
+        count = self.voice_count[voice]
+        step = 1 + (self.random.random((CANDIDATES, len(targets))) * (count - 1)).astype(np.int64)
+        candidates = self.by_voice[self.voice_start[voice] + (self.rank[targets] + step) % count]
+        enough = self.length[candidates] >= PROMPT_S[0] * CODE_HZ
+        return candidates[enough.argmax(0), np.arange(len(targets))]
+
+    def _crop(self, utterances: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A random place for an excerpt: first code and number of codes."""
+        length = self.length[utterances]
+        codes = np.minimum((seconds * CODE_HZ).astype(np.int64), length)
+        return (self.random.random(len(utterances)) * (length - codes + 1)).astype(np.int64), codes
+
+    def _embeddings(self, utterances: np.ndarray, begin: np.ndarray, count: int) -> Tensor:
+        """Quantised embeddings ``[B, count, D]``; what lies beyond an excerpt has no meaning."""
+        at = self._to_device(begin)[:, None] + torch.arange(count, device=self.device)
+        rows = self._to_device(utterances)[:, None]
+        codes = self.codes[rows, at.clamp(max=self.codes.shape[1] - 1)].long()
+        return torch.nn.functional.embedding(codes, self.embedding)
+
+    def _mel(
+        self, utterances: np.ndarray, begin_codes: np.ndarray, shift: np.ndarray, lens: np.ndarray, width: int
+    ) -> Tensor:
+        """Mels of excerpts, placed ``shift`` frames into rows of ``width`` frames: ``[B, n_mels, width]``."""
+        frame = torch.arange(width, device=self.device) - self._to_device(shift)[:, None]
+        inside = (frame >= 0) & (frame < self._to_device(lens)[:, None])
+        first = self.mel.offset[utterances] + self._first_frame(begin_codes)
+        last = self.mel.offset[utterances] + self.mel.length[utterances] - 1
+        at = torch.minimum(self._to_device(first)[:, None] + frame.clamp(min=0), self._to_device(last)[:, None])
+        return (self.mel.frames[at].float() * inside[..., None]).transpose(1, 2)
+
+    def _degraded_mel(self, rows: Rows, lens: np.ndarray, width: int) -> Tensor:
+        """Mels of degraded prompts at the beginning of ``[B, n_mels, width]``."""
+        config = self.mel.config
+        longest = int(lens.max())
+        start = self._to_device(self._first_frame(rows.prompt_begin) * config.hop_length)
+        # Four frames at least, since the spectrogram mirrors the edges of the recording.
+        wave = self.data.wave(rows.prompt, start, max(longest, 4) * config.hop_length)
+        mel = log_mel(augment(wave, SAMPLE_RATE_HZ, self.generator), config)[..., :longest]
+        inside = length_mask(self._to_device(lens), longest)[:, None]
+        return torch.nn.functional.pad(mel * inside, (0, width - longest))
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

@@ -24,6 +24,14 @@ from pathlib import Path
 from training.templates import english_templates, mandarin_templates
 
 WORDNET = Path("/usr/share/wordnet")
+EVALUATION_SENTENCES = Path(__file__).with_name("eval_sentences.txt")
+CRUDE = re.compile(
+    r"\b(fuck\w*|shit\w*|nigger\w*|niggra|whore\w*|cunt\w*|faggot\w*|raped?|raping|slut\w*|bitch\w*|wop|kike|spic|"
+    r"chink|honky|coon|darky|wetback|jap|gook|squaw|prick|cock|tits?|penis\w*|vagina\w*|masturbat\w*|copulat\w*|"
+    r"fornicat\w*|homosexual\w*|prostitut\w*|sexual\w*)\b",
+    re.IGNORECASE,
+)
+"""WordNet explains words that nobody wants to hear from a demonstration."""
 HELDOUT_PERCENT = 5
 NUM_EVALUATION = 200
 MAX_DEFINITIONS = 45_000
@@ -156,6 +164,12 @@ def split(sentences: list[Sentence], seed: int) -> list[Sentence]:
     return kept
 
 
+def presentable(sentences: list[Sentence], written: Path) -> list[Sentence]:
+    """Leaves out crude texts and what is too near to the evaluation sentences written for the purpose."""
+    near = NearDuplicates(line for line in written.read_text(encoding="utf-8").splitlines() if line)
+    return [s for s in sentences if not CRUDE.search(s.text) and (s.language != "en" or s.text not in near)]
+
+
 def join(sentences: list[Sentence], language: str, count: int, seed: int) -> Iterator[Sentence]:
     """Utterances of several sentences, of one side of the split each, up to about 15 seconds."""
     generator = random.Random(seed)
@@ -188,13 +202,13 @@ class Phonemiser:
         self.english, self.mandarin = Hibari(), ZHG2P()
 
     def __call__(self, sentence: Sentence) -> Sentence | None:
-        sentence.text = " ".join(self.normalise(sentence.text).split())
+        sentence.text = " ".join(self.normalise(sentence.text).replace("\\", "").split())
         if re.search(r"[0-9]", sentence.text) or not sentence.text:
             return None
         if sentence.language == "en":
             phonemes = " ".join(self.english.phonemize(sentence.text))
         else:
-            phonemes = self.mandarin(sentence.text)[0]
+            phonemes = re.sub(r"(?<=[,.!?…])(?=[^ ,.!?…])", " ", self.mandarin(sentence.text)[0])
         sentence.phonemes = " ".join(phonemes.split()).replace(" .", ".").replace(" ,", ",")
         known = all(symbol in self.vocab for symbol in sentence.phonemes)
         return sentence if known and 2 <= len(sentence.phonemes) <= 400 else None
@@ -243,6 +257,7 @@ def main() -> None:
     kept = split(phonemised, args.seed)
     for language, count in NUM_JOINED.items():
         kept += list(join(kept, language, int(count * min(1.0, len(kept) / 60_000)), args.seed))
+    kept = presentable(kept, EVALUATION_SENTENCES)
     args.out.mkdir(parents=True, exist_ok=True)
     temporary = args.out / "sentences.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:

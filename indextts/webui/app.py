@@ -5,14 +5,15 @@ from __future__ import annotations
 import html
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.components import Component
+from gradio.events import api
+from gradio.themes import Soft
 
 from indextts.webui import strings
 from indextts.webui.examples import load_examples
-from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MAX_SEED, MAX_SILENCE_MS
+from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MAX_SILENCE_MS
 from indextts.webui.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EXAMPLES_DIR = HERE.parent.parent / "examples"
 SIMULTANEOUS_RUNS = 4  # they take turns on the model; more wait in the queue
 QUEUE_SIZE = 20
 CACHE_SWEEP_S, CACHE_AGE_S = 3600, 24 * 3600  # results are kept for a day
+Fields = dict[str, Any]  # widgets by their name in FormValues
 MODES = [
     (strings.MODE_VOICE, "voice"),
     (strings.MODE_AUDIO, "audio"),
@@ -52,14 +54,14 @@ def build_app(engine: Engine, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
                 status = gr.Markdown(strings.STATUS_IDLE, elem_id="status")
                 audio = gr.Audio(label=strings.RESULT, interactive=False, buttons=["download"])
                 listen = gr.Checkbox(label=strings.LISTEN_LIVE, value=True, container=False)
-        preview = preview_table()
-        fields |= advanced_settings(engine, last_seed := gr.State(None))
+                preview = preview_table()
+        fields |= advanced_settings(engine, last_seed := gr.State(""))
         examples_table(fields, examples_dir)
         with gr.Accordion(strings.FOOTER, open=False):
             gr.HTML(footer(engine), elem_id="footer")
-        live = gr.File(file_count="multiple", visible="hidden", label="live")
+        live = gr.File(file_count="multiple", elem_id="live", label="live")  # seen by the player only
 
-        connect_speaking(handlers, fields, generate, cancel, [live, audio, status, last_seed], listen)
+        connect_speaking(handlers, fields, generate, cancel, (live, audio, status, last_seed), listen)
         gr.on(
             [fields["text"].change, fields["max_text_tokens_per_segment"].change],
             handlers.preview,
@@ -77,10 +79,10 @@ def build_app(engine: Engine, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
 
 def connect_speaking(
     handlers: Handlers,
-    fields: dict[str, Component],
+    fields: Fields,
     generate: gr.Button,
     cancel: gr.Button,
-    outputs: list[Component],
+    outputs: tuple[gr.File, gr.Audio, gr.Markdown, gr.State],
     listen: gr.Checkbox,
 ) -> None:
     """The two buttons, and the player that sounds while speech is still being made.
@@ -88,24 +90,25 @@ def connect_speaking(
     Gradio's own streaming output is not used: it needs ffmpeg on the server, which a bare machine does not have.
     """
     live, audio, status, _ = outputs
+    # The browser works off the listeners of a click one after the other: the player's have to come first.
+    generate.click(fn=None, js="() => window.indexttsPlayer.start()", api_visibility="private")
     speaking = generate.click(
         handlers.speak,
         inputs_kwargs=fields,
-        outputs=outputs,
+        outputs=list(outputs),
         show_progress_on=[audio],
         concurrency_limit=SIMULTANEOUS_RUNS,
         concurrency_id="speak",
         api_visibility="private",
     )
-    generate.click(fn=None, js="() => window.indexttsPlayer.start()", api_visibility="private")
     live.change(
         fn=None,
         inputs=[live, listen],
         js="(files, wanted) => window.indexttsPlayer.play(files, wanted)",
         api_visibility="private",
     )
-    cancel.click(handlers.cancel, outputs=[status], cancels=[speaking], queue=False, api_visibility="private")
     cancel.click(fn=None, js="() => window.indexttsPlayer.stop()", api_visibility="private")
+    cancel.click(handlers.cancel, outputs=[status], cancels=[speaking], queue=False, api_visibility="private")
 
 
 def launch(app: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, share: bool = False, block: bool = True) -> str:
@@ -118,7 +121,7 @@ def launch(app: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, share: boo
         quiet=True,
         ssr_mode=False,
         footer_links=["api", "settings"],
-        theme=gr.themes.Soft(
+        theme=Soft(
             primary_hue="teal",
             font=["system-ui", "sans-serif"],  # by name only: nothing is fetched from a font server
             font_mono=["ui-monospace", "monospace"],
@@ -141,15 +144,15 @@ def free_port(host: str) -> int:
         return probe.getsockname()[1]
 
 
-def voice_and_emotion() -> dict[str, Component]:
+def voice_and_emotion() -> Fields:
     """The left column. Returns the widgets by their name in ``FormValues``, as the functions below do."""
-    fields: dict[str, Component] = {}
-    fields["voice"] = gr.Audio(label=strings.VOICE, type="filepath", sources=["upload", "microphone"])
+    fields: Fields = {}
+    fields["voice"] = gr.Audio(label=strings.VOICE, type="filepath", sources=["upload", "microphone"], buttons=[])
     gr.Markdown(strings.VOICE_HINT)
     mode = fields["emotion_mode"] = gr.Radio(MODES, value="voice", label=strings.EMOTION)
     with gr.Group(visible=False) as by_audio:
         fields["emotion_audio"] = gr.Audio(
-            label=strings.EMOTION_AUDIO, type="filepath", sources=["upload", "microphone"]
+            label=strings.EMOTION_AUDIO, type="filepath", sources=["upload", "microphone"], buttons=[]
         )
     with gr.Group(visible=False) as by_vector:
         names = list(strings.EMOTION_NAMES.items())
@@ -190,7 +193,7 @@ def voice_and_emotion() -> dict[str, Component]:
     return fields
 
 
-def text_area() -> dict[str, Component]:
+def text_area() -> Fields:
     """The text to speak."""
     return {"text": gr.Textbox(label=strings.TEXT, placeholder=strings.TEXT_PLACEHOLDER, lines=6, max_lines=20)}
 
@@ -210,9 +213,9 @@ def preview_table() -> gr.Dataframe:
         )
 
 
-def advanced_settings(engine: Engine, last_seed: gr.State) -> dict[str, Component]:
+def advanced_settings(engine: Engine, last_seed: gr.State) -> Fields:
     """Segments, seed and sampling; ranges from the model, defaults from its ``SamplingParams``."""
-    fields: dict[str, Component] = {}
+    fields: Fields = {}
     with gr.Accordion(strings.SETTINGS, open=False):
         gr.Markdown(f"#### {strings.SETTINGS_TEXT}")
         with gr.Row():
@@ -225,17 +228,15 @@ def advanced_settings(engine: Engine, last_seed: gr.State) -> dict[str, Componen
                 0, MAX_SILENCE_MS, value=200, step=50, label=strings.SILENCE, info=strings.SILENCE_HINT
             )
             with gr.Column(min_width=200):
-                seed = fields["seed"] = gr.Number(
-                    value=None, label=strings.SEED, info=strings.SEED_HINT, precision=0, minimum=0, maximum=MAX_SEED
-                )
+                seed = fields["seed"] = gr.Textbox(label=strings.SEED, info=strings.SEED_HINT, max_lines=1)
                 keep = gr.Button(strings.SEED_KEEP, size="sm")
-                keep.click(lambda value: value, last_seed, seed, queue=False, api_visibility="private")
+                keep.click(str, last_seed, seed, queue=False, api_visibility="private")
         gr.Markdown(f"#### {strings.SETTINGS_SAMPLING}")
         fields |= sampling_widgets(engine)
     return fields
 
 
-def sampling_widgets(engine: Engine) -> dict[str, Component]:
+def sampling_widgets(engine: Engine) -> Fields:
     """One widget for each field of ``SamplingParams``."""
     defaults = engine.sampling_defaults
     longest = engine.max_mel_tokens
@@ -255,7 +256,7 @@ def sampling_widgets(engine: Engine) -> dict[str, Component]:
         ("max_mel_tokens", "typical_mass"),
         ("do_sample", "typical_sampling"),
     ]
-    fields: dict[str, Component] = {}
+    fields: Fields = {}
     for row in rows:
         with gr.Row():
             for name in row:
@@ -271,7 +272,7 @@ def sampling_widgets(engine: Engine) -> dict[str, Component]:
     return fields
 
 
-def examples_table(fields: dict[str, Component], folder: Path) -> None:
+def examples_table(fields: Fields, folder: Path) -> None:
     """Ready-made cases; a click fills the form."""
     names, rows = load_examples(folder)
     if rows:
@@ -279,6 +280,7 @@ def examples_table(fields: dict[str, Component], folder: Path) -> None:
             rows,
             [fields[name] for name in names],
             label=strings.EXAMPLES,
+            elem_id="examples",
             examples_per_page=12,
             cache_examples=False,
             api_visibility="private",
@@ -286,7 +288,7 @@ def examples_table(fields: dict[str, Component], folder: Path) -> None:
         )
 
 
-def named_endpoints(handlers: Handlers, fields: dict[str, Component]) -> None:
+def named_endpoints(handlers: Handlers, fields: Fields) -> None:
     """What programs use. The widgets give ``/synthesize`` its parameters and their defaults."""
     trigger = gr.Button(visible=False)
     trigger.click(
@@ -298,8 +300,8 @@ def named_endpoints(handlers: Handlers, fields: dict[str, Component]) -> None:
         api_name="synthesize",
         api_description=strings.API_SYNTHESIZE,
     )
-    gr.api(handlers.segment_endpoint, api_name="segment", api_description=strings.API_SEGMENT)
-    gr.api(handlers.info, api_name="info", api_description=strings.API_INFO)
+    api(handlers.segment_endpoint, api_name="segment", api_description=strings.API_SEGMENT)
+    api(handlers.info, api_name="info", api_description=strings.API_INFO)
 
 
 def header(engine: Engine) -> str:

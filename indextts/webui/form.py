@@ -41,7 +41,7 @@ class FormValues:
     calm: float
     max_text_tokens_per_segment: float
     interval_silence_ms: float
-    seed: float | None
+    seed: str | float | None  # a text box: gradio's number box turns empty into 0
     do_sample: bool
     temperature: float
     top_p: float
@@ -70,8 +70,17 @@ class FormValues:
             sampling=self.sampling(),
             max_text_tokens_per_segment=whole("max_text_tokens_per_segment", self.max_text_tokens_per_segment),
             interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
-            seed=secrets.randbelow(2**31) if self.seed is None else whole("seed", self.seed, 0, MAX_SEED),
+            seed=self.chosen_seed(),
         )
+
+    def chosen_seed(self) -> int:
+        """The seed that was typed, or a new one."""
+        typed = self.seed.strip() if isinstance(self.seed, str) else self.seed
+        if typed is None or typed == "":
+            return secrets.randbelow(2**31)
+        if isinstance(typed, str):
+            typed = int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 20 else typed
+        return whole("seed", typed, 0, MAX_SEED)
 
     def emotion(self) -> Emotion:
         """The emotion by the chosen mode; what belongs to other modes is not looked at (spec 15.1)."""

@@ -50,7 +50,16 @@ class Handlers:
             (files of the latest chunks, file of the whole speech, status line, seed); each may be a "no change".
         """
         yield [], None, strings.STATUS_STARTING, gr.skip()
-        with readable_errors(), self.stoppable(http.session_hash) as stop, tempfile.TemporaryDirectory() as folder:
+        try:
+            yield from self._speak(http.session_hash, progress, values)
+        except gr.Error as error:
+            yield gr.skip(), gr.skip(), strings.STATUS_FAILED.format(reason=error.message), gr.skip()
+            raise
+
+    def _speak(
+        self, session: str | None, progress: gr.Progress, values: dict[str, Any]
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        with readable_errors(), self.stoppable(session) as stop, tempfile.TemporaryDirectory() as folder:
             request = FormValues(**values).request()
             started = time.perf_counter()
 
@@ -112,7 +121,7 @@ class Handlers:
         *,
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
-        seed: float | None = None,
+        seed: str | float | None = None,
         **values: Any,
     ) -> tuple[tuple[int, np.ndarray], dict[str, Any]]:
         """The named API: the whole speech at once, and how it came about.
@@ -210,6 +219,11 @@ def open_wav(path: Path, sample_rate_hz: int) -> wave.Wave_write:
     return file
 
 
+def sentence(message: str) -> str:
+    """An error message as a line for the page: with a capital letter."""
+    return message[:1].upper() + message[1:]
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Errors raised on purpose become a message on the page; of bugs the page tells only that, the log the rest."""
@@ -217,10 +231,10 @@ def readable_errors() -> Iterator[None]:
         yield
     except IndexTTSError as error:
         logger.info("refused: %s", error)
-        raise gr.Error(str(error), title=strings.ERROR_TITLE, print_exception=False) from error
+        raise gr.Error(sentence(str(error)), print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
         logger.exception("unexpected error while handling a request")
         message = strings.ERROR_UNEXPECTED.format(kind=type(error).__name__)
-        raise gr.Error(message, title=strings.ERROR_TITLE, print_exception=False) from error
+        raise gr.Error(message, print_exception=False) from error

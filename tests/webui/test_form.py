@@ -24,14 +24,16 @@ def test_plain(values: dict[str, Any], prompt: Path) -> None:
     assert got.emotion == FromVoice()
     assert got.sampling == SamplingParams()
     assert (got.max_text_tokens_per_segment, got.interval_silence_ms) == (120, 200)
-    assert isinstance(got.max_text_tokens_per_segment, int) and isinstance(got.sampling.top_k, int)
+    assert isinstance(got.max_text_tokens_per_segment, int) and got.sampling and isinstance(got.sampling.top_k, int)
 
 
 def test_a_seed_is_drawn_when_none_is_given(values: dict[str, Any]) -> None:
     seeds = {request(values).seed for _ in range(5)}
     assert len(seeds) > 1 and None not in seeds
     assert request(values, seed=7.0).seed == 7
-    assert request(values, seed=0).seed == 0
+    assert request(values, seed=0).seed == request(values, seed=" 0 ").seed == 0
+    assert request(values, seed="42").seed == 42
+    assert request(values, seed=" ").seed != request(values, seed="").seed
 
 
 def test_other_modes_are_not_looked_at(values: dict[str, Any]) -> None:
@@ -77,6 +79,9 @@ def test_mode_text(values: dict[str, Any], typed: str | None, expected: str | No
         ({"emotion_mode": "text", "emotion_weight": 1.2}, ConfigError, "emotion_weight"),
         ({"seed": -1}, ConfigError, "seed"),
         ({"seed": 1.5}, ConfigError, "seed"),
+        ({"seed": "-1"}, ConfigError, "seed"),
+        ({"seed": "lucky"}, ConfigError, "lucky"),
+        ({"seed": str(2**32)}, ConfigError, "seed"),
         ({"interval_silence_ms": -5}, ConfigError, "interval_silence_ms"),
         ({"max_text_tokens_per_segment": "many"}, ConfigError, "max_text_tokens_per_segment"),
         ({"temperature": 0}, ConfigError, "temperature"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 import threading
 import time
 import urllib.request
@@ -19,9 +20,12 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 import indextts.webui
+from indextts.types import FromVector
 from indextts.webui import build_app, launch, strings
-from indextts.webui.handlers import Handlers
+from indextts.webui.handlers import Handlers, sentence
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
+
+PROGRESS: Any = lambda *_, **__: None  # noqa: E731  in place of a gr.Progress
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +59,15 @@ def test_the_page_tells_the_model_and_the_acceleration(engine: HummingEngine) ->
     assert "there is no CUDA device" in texts
 
 
+def test_an_untouched_seed_means_a_new_one(engine: HummingEngine) -> None:
+    app = build_app(engine)  # type: ignore[arg-type]
+    (seed,) = [b for b in app.blocks.values() if getattr(b, "label", None) == strings.SEED]
+    assert isinstance(seed, gr.Textbox) and not seed.value  # a number box would show, and send, 0
+
+
 def test_only_the_named_endpoints_are_public(client: Client) -> None:
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/synthesize", "/segment", "/info"}
+    endpoints: Any = client.view_api(return_format="dict")
+    assert set(endpoints["named_endpoints"]) == {"/synthesize", "/segment", "/info"}
 
 
 def test_synthesize_with_defaults(client: Client, engine: HummingEngine, prompt: Path) -> None:
@@ -79,8 +90,8 @@ def test_synthesize_with_options(client: Client, engine: HummingEngine, prompt: 
     )
     request = engine.requests[-1]
     assert info["seed"] == request.seed == 5
-    assert request.sampling.top_k == 7
-    assert request.emotion.values[0] == pytest.approx(0.5 * 0.9375)
+    assert request.sampling and request.sampling.top_k == 7
+    assert isinstance(request.emotion, FromVector) and request.emotion.values[0] == pytest.approx(0.5 * 0.9375)
 
 
 def test_segment_and_info(client: Client) -> None:
@@ -99,18 +110,18 @@ def test_segment_and_info(client: Client) -> None:
     ("text", "says"),
     [
         ("", strings.ERROR_NO_TEXT),
-        ("This will fail.", "no speech for segment 1"),
-        ("...", "nothing to speak"),
+        ("This will fail.", "the model produced no speech for segment 1"),
+        ("...", "there is nothing to speak"),
     ],
 )
 def test_errors_are_readable_and_the_page_stays_alive(client: Client, prompt: Path, text: str, says: str) -> None:
-    with pytest.raises(AppError, match=says):
+    with pytest.raises(AppError, match=re.escape(sentence(says))):
         client.predict(voice=handle_file(prompt), text=text, api_name="/synthesize")
     client.predict(voice=handle_file(prompt), text="Still alive.", api_name="/synthesize")
 
 
 def test_without_a_voice(client: Client) -> None:
-    with pytest.raises(AppError, match="choose a voice"):
+    with pytest.raises(AppError, match="Choose a voice"):
         client.predict(voice=None, text="Hello.", api_name="/synthesize")
 
 
@@ -125,7 +136,7 @@ def test_a_bug_is_hidden_on_the_page_and_told_in_the_log(
 
 def test_speak_yields_every_segment_and_then_the_whole(engine: HummingEngine, values: dict[str, Any]) -> None:
     steps = []
-    for step in Handlers(engine).speak(session("a"), lambda *_, **__: None, **values):  # type: ignore[arg-type]
+    for step in Handlers(engine).speak(session("a"), PROGRESS, **values):  # type: ignore[arg-type]
         live, whole = step[0], step[1]
         files = [wav_duration_s(path) for path in live] if isinstance(live, list) else []
         steps.append((files, wav_duration_s(whole) if isinstance(whole, str) else None, step[2], step[3]))
@@ -140,7 +151,7 @@ def test_cancel_stops_the_run_of_its_own_session_only(engine: HummingEngine, val
     seen: dict[str, list[Any]] = {"a": [], "b": []}
 
     def run(name: str) -> None:
-        for step in handlers.speak(session(name), lambda *_, **__: None, **{**values, "text": "slow."}):
+        for step in handlers.speak(session(name), PROGRESS, **{**values, "text": "slow."}):
             seen[name].append(step[2])
 
     threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in seen}
@@ -160,8 +171,9 @@ def test_cancel_stops_the_run_of_its_own_session_only(engine: HummingEngine, val
 
 def test_a_run_that_the_browser_drops_is_told_to_stop(engine: HummingEngine, values: dict[str, Any]) -> None:
     handlers = Handlers(engine)  # type: ignore[arg-type]
-    steps = handlers.speak(session("c"), lambda *_, **__: None, **values)
-    next(steps), next(steps)
+    steps: Any = handlers.speak(session("c"), PROGRESS, **values)
+    next(steps)
+    next(steps)
     stop = handlers.stop_by_session["c"]
     steps.close()
     assert stop.is_set() and not handlers.stop_by_session

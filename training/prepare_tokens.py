@@ -37,7 +37,7 @@ def save_tokens(path: Path, rows: Sequence[Sequence[int]]) -> None:
     ids = np.fromiter((id for row in rows for id in row), np.int64, count=int(offsets[-1]))
     if len(ids) and ids.max() > np.iinfo(np.int16).max:
         raise ValueError(f"token id {ids.max()} does not fit into 16 bits")
-    np.savez(path, ids=ids.astype(np.int16), offsets=offsets)
+    np.savez_compressed(path, ids=ids.astype(np.int16), offsets=offsets)
 
 
 def main() -> None:

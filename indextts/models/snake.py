@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -39,7 +38,8 @@ def upsample_2x(x: Tensor) -> tuple[Tensor, Tensor]:
         The even and the odd samples of the doubled signal, ``[B, C, T]`` each.
     """
     frames = x.shape[-1]
-    padded = F.pad(x, (3, 3), mode="replicate")
+    first, last = x[..., :1], x[..., -1:]
+    padded = torch.cat([first, first, first, x, last, last, last], dim=-1)
     even, odd = 2 * TAPS[0] * padded[..., :frames], 2 * TAPS[1] * padded[..., 1 : frames + 1]
     for i in range(1, len(TAPS) // 2):
         even.add_(padded[..., i : frames + i], alpha=2 * TAPS[2 * i])

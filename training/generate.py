@@ -288,7 +288,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sentences, _, voices = load_inputs(args)
     for name, table in (("sentences", sentences), ("voices", voices)):
-        (args.out / f"{name}.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
+        path, content = args.out / f"{name}.json", json.dumps(table, ensure_ascii=False)
+        if path.exists() and path.read_text(encoding="utf-8") != content:
+            raise SystemExit(f"{path} is of other data: give another folder")
+        path.write_text(content, encoding="utf-8")
 
     context = multiprocessing.get_context("spawn")
     counter, seconds = context.Value("q", 0), context.Value("d", 0.0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from training.augment import augment
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.extract_styles import embed_utterances
 
-CROP_S = (2.0, 4.0)
+CROP_S = (2.0, 2.4, 2.8, 3.2, 3.6, 4.0)  # few lengths, so that convolutions and FFTs are planned once
 MARGIN = 0.2  # radians
 MARGIN_RISE = (0.05, 0.3)  # part of the run over which the margin grows from zero
 SCALE = 30.0
@@ -129,12 +130,6 @@ class VoiceSampler:
         return torch.multinomial(self._weights, n, replacement=True, generator=generator)
 
 
-def crop_seconds(step: int) -> float:
-    """Length of the crops of a step: pseudo-random, the same at every run."""
-    fraction = torch.rand((), generator=torch.Generator().manual_seed(step)).item()
-    return CROP_S[0] + (CROP_S[1] - CROP_S[0]) * fraction
-
-
 def train(options: argparse.Namespace) -> None:
     device = loop.device_for(options.smoke)
     torch.manual_seed(options.seed)
@@ -152,7 +147,8 @@ def train(options: argparse.Namespace) -> None:
 
     for step in run.steps():
         rows = sampler.draw(8 if options.smoke else options.batch_size, generator)
-        wave = draw_crops(data, rows, int(crop_seconds(step) * SAMPLE_RATE_HZ), generator)
+        crop_s = random.Random(step).choice(CROP_S)
+        wave = draw_crops(data, rows, round(crop_s * SAMPLE_RATE_HZ), generator)
         features = style_features(resample_22k_to_16k(augment(wave, SAMPLE_RATE_HZ, generator)))
         with torch.autocast(device.type, torch.bfloat16):
             style = model(features)

@@ -70,7 +70,7 @@ class OnnxWeights:
         graph = onnx.load(str(path)).graph
         self.tensors = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
         self.weights: dict[str, Quantised] = {}
-        self.lstms: dict[str, list[np.ndarray | None]] = {}
+        self.lstms: dict[str, list[np.ndarray]] = {}
         for node in graph.node:
             self._read(node)
         for name in list(self.weights):
@@ -93,7 +93,7 @@ class OnnxWeights:
         elif node.op_type in ("Conv", "ConvTranspose") and inputs[1] in self.tensors:
             self.weights.setdefault(path, Quantised(self.tensors[inputs[1]]))
         elif node.op_type == "DynamicQuantizeLSTM":
-            self.lstms[path] = [self.tensors.get(name) for name in inputs]
+            self.lstms[path] = [self.tensors.get(name, np.zeros(0)) for name in inputs]
         elif node.op_type == "MatMul" and "m_source/l_linear" in node.name:
             self.weights["decoder.generator.m_source.l_linear"] = Quantised(self.tensors[inputs[1]].T)
 
@@ -118,7 +118,7 @@ class OnnxWeights:
         return None
 
     @staticmethod
-    def _lstm(inputs: list[np.ndarray | None], leaf: str) -> Quantised:
+    def _lstm(inputs: list[np.ndarray], leaf: str) -> Quantised:
         w, r, bias, w_scale, w_zero, r_scale, r_zero = (inputs[i] for i in (1, 2, 3, 8, 9, 10, 11))
         direction, hidden = int(leaf.endswith("reverse")), r.shape[1]
         if leaf.startswith("bias"):

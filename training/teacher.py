@@ -64,7 +64,7 @@ def build_network(kokoro_source: Path) -> nn.Module:
     package = types.ModuleType("kokoro")
     package.__path__ = [str(kokoro_source / "kokoro")]
     unused = types.ModuleType("kokoro.custom_stft")  # for devices without complex numbers
-    unused.CustomSTFT = None
+    vars(unused)["CustomSTFT"] = None
     sys.modules |= {"kokoro": package, "kokoro.custom_stft": unused}
     modules, istftnet = (importlib.import_module(f"kokoro.{name}") for name in ("modules", "istftnet"))
     from transformers import AlbertConfig

@@ -274,8 +274,9 @@ def main() -> None:
         initialise(model, train.mel.frames[:1_000_000].cpu())
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
-    if options.compile:
-        model.estimator.compile(dynamic=True)
+    if options.compile:  # by parts that recur, which compile faster than the whole
+        for part in (*model.estimator.transformer.layers, model.estimator.wavenet):
+            part.compile(dynamic=True)
     optimizer = torch.optim.AdamW(parameter_groups(model, PEAK_LR[options.stage]), betas=(0.9, 0.98), fused=True)
     loop = Loop(RESULT[options.stage], options, {"model": model, "averaged": averaged}, optimizer)
     if options.resume and loop.step:  # draw other batches than those seen

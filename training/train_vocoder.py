@@ -60,14 +60,18 @@ Figures = dict[str, Tensor]
 
 def initialise(model: BigVGAN) -> None:
     """Start as a plain up-sampler of the centred spectrogram: branches of the residual blocks begin small."""
+
+    def scale_of(name: str) -> float:
+        if ".convs2." in name:
+            return 0.1
+        return {"conv_pre": 0.5 / MEL_DEVIATION, "conv_post": 0.2}.get(name, 1.0)
+
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 taps = module.kernel_size[0] / module.stride[0]  # that reach one output sample
-                std = (module.in_channels * taps) ** -0.5
-                if ".convs2." in name or name == "conv_post":
-                    std *= 0.1
-                value = torch.randn_like(module.weight) * (std if name != "conv_pre" else std / MEL_DEVIATION)
+                std = scale_of(name) * (module.in_channels * taps) ** -0.5
+                value = torch.randn_like(module.weight) * std
                 module.load_state_dict({"weight": value}, strict=False)  # as weight norm's pair
                 if module.bias is not None:
                     module.bias.zero_()

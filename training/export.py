@@ -2,7 +2,7 @@
 
     python training/export.py --runs RUNS --out checkpoints/nano
 
-Large matrices of the language model, the flow estimator and the semantic encoder are stored as int8 with one scale a
+Large matrices are stored as int8 with one scale a
 row (``indextts.checkpoints.read_tensors`` expands them); everything else is stored in half precision.
 """
 
@@ -18,14 +18,14 @@ from torch import Tensor
 # trained file -> (file of the bundled model, whether its large matrices are stored as int8)
 FILES = {
     "semantic_encoder": ("hf_cache/w2v-bert-2.0/model.safetensors", True),
-    "wav2vec2bert_stats": ("wav2vec2bert_stats.safetensors", False),
-    "semantic_codec": ("hf_cache/semantic_codec_model.safetensors", False),
-    "campplus": ("hf_cache/campplus_cn_common.safetensors", False),
+    "wav2vec2bert_stats": ("wav2vec2bert_stats.safetensors", True),
+    "semantic_codec": ("hf_cache/semantic_codec_model.safetensors", True),
+    "campplus": ("hf_cache/campplus_cn_common.safetensors", True),
     "gpt": ("gpt.safetensors", True),
     "s2mel": ("s2mel.safetensors", True),
-    "vocoder": ("hf_cache/bigvgan/bigvgan_generator.safetensors", False),
-    "feat1": ("feat1.safetensors", False),
-    "feat2": ("feat2.safetensors", False),
+    "vocoder": ("hf_cache/bigvgan/bigvgan_generator.safetensors", True),
+    "feat1": ("feat1.safetensors", True),
+    "feat2": ("feat2.safetensors", True),
 }
 MIN_INT8_VALUES = 4096
 

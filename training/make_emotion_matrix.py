@@ -21,7 +21,7 @@ from indextts.models.gpt import UnifiedVoice
 from training.dataset import SpeechData
 from training.extract_styles import load_styles
 from training.semantics import Semantics
-from training.styles import STYLES
+from training.styles import STYLE_NAMES
 
 MIN_INTENSITY = 0.6
 MAX_UTTERANCES = 4096  # of one emotion; the means do not change with more
@@ -78,13 +78,13 @@ def main() -> None:
         order = torch.randperm(len(strong), generator=generator).to(strong.device)
         chosen = strong[order[:MAX_UTTERANCES]]
         if len(chosen) < rows:
-            raise SystemExit(f"only {len(chosen)} utterances in the style {STYLES[style].name!r}; {rows} are needed")
+            raise SystemExit(f"only {len(chosen)} utterances in the style {STYLE_NAMES[style]!r}; {rows} are needed")
         nearest = cluster(styles[chosen].float(), rows, generator)
         heard = emotion_vectors(gpt, semantics, chosen)
         for index in range(rows):
             voices.append(styles[chosen][nearest == index].float().mean(0))
             emotions.append(heard[nearest == index].float().mean(0))
-        print(f"{STYLES[style].name}: {len(chosen)} utterances in {rows} rows", flush=True)
+        print(f"{STYLE_NAMES[style]}: {len(chosen)} utterances in {rows} rows", flush=True)
     save_file({"feat1": torch.stack(voices).cpu()}, arguments.out / "feat1.safetensors")
     save_file({"feat2": torch.stack(emotions).cpu()}, arguments.out / "feat2.safetensors")
 

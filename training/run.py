@@ -18,9 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+ATTEMPTS = 2
+
+
 @dataclass(frozen=True)
 class Step:
-    """One module. ``gpu`` is an index into the list of devices; ``share`` its part of the total minutes."""
+    """One module.
+
+    Attributes:
+        result: The file whose existence says that the step is done.
+        gpu: Index into the list of devices.
+        share: Part of the total minutes.
+        retry: Options to add when a failed step is tried once more.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -28,6 +38,7 @@ class Step:
     needs: tuple[str, ...] = ()
     gpu: int = 0
     share: float | None = None
+    retry: tuple[str, ...] = ()
 
 
 def train(network: str, *options: str) -> tuple[str, ...]:
@@ -37,24 +48,32 @@ def train(network: str, *options: str) -> tuple[str, ...]:
 
 # "speech" stands for enough speech to start on, "speech_complete" for all of it.
 STEPS = (
-    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.11),
-    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.07),
-    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.14),
-    Step("vocoder", train("vocoder"), "vocoder.safetensors", ("speech",), 1, 0.88),
+    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.115),
+    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.06),
+    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.12),
+    Step(
+        "vocoder",
+        train("vocoder"),
+        "vocoder.safetensors",
+        ("speech",),
+        1,
+        0.85,
+        retry=("--compile", "0", "--graph", "0"),
+    ),
     Step(
         "semantics", ("training.extract_semantics",), "semantics/train/index.npz", ("semantic_codec", "speech_complete")
     ),
     Step("styles", ("training.extract_styles",), "style.npy", ("style_encoder", "speech_complete"), 1),
-    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.42),
+    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.41),
     Step(
         "s2mel_codes",
         train("s2mel", "--stage", "codes"),
         "s2mel_codes.safetensors",
         ("semantics", "styles"),
         1,
-        0.40,
+        0.36,
     ),
-    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.15),
+    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.12),
     Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),
 )
 
@@ -71,7 +90,7 @@ class Run:
         self.begin = time.time()
         self.running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
         self.finished = {step.name for step in STEPS if (self.runs / step.result).exists()}
-        self.failed: set[str] = set()
+        self.failures: dict[str, int] = {}
 
     def log(self, text: str) -> None:
         line = f"[{time.time() - self.begin:6.0f} s] {text}"
@@ -91,10 +110,13 @@ class Run:
         a = self.arguments
         command = ("training.generate", "--out", str(self.data), "--pack", a.pack, "--hours", str(a.hours))
         command += ("--minutes", str(a.generation_minutes), "--processes", str(a.processes), "--gpus", a.gpus)
+        command += ("--batch-symbols", str(a.batch_symbols))
         self.start("generate", command, a.gpus)
 
     def start_step(self, step: Step) -> None:
         command = (*step.command, "--data", str(self.data), "--out", str(self.runs))
+        if step.name in self.failures:
+            command += step.retry
         if step.share is not None:
             command += ("--minutes", f"{step.share * self.arguments.minutes:.2f}")
         self.start(step.name, command, self.gpus[step.gpu % len(self.gpus)])
@@ -105,7 +127,10 @@ class Run:
             code = process.poll()
             if code is not None:
                 del self.running[name]
-                (self.finished if code == 0 else self.failed).add(name)
+                if code == 0:
+                    self.finished.add(name)
+                else:
+                    self.failures[name] = self.failures.get(name, 0) + 1
                 self.log(f"{'end' if code == 0 else f'FAILED ({code})'} {name} after {time.time() - started:.0f} s")
 
     def available(self) -> set[str]:
@@ -123,9 +148,10 @@ class Run:
             self.start_generation()
         while True:
             self.collect()
-            have, busy = self.available(), set(self.running) | self.finished | self.failed
+            have, busy = self.available(), set(self.running) | self.finished
             for step in STEPS:
-                if step.name not in busy and have.issuperset(step.needs):
+                hopeless = self.failures.get(step.name, 0) >= ATTEMPTS
+                if step.name not in busy and not hopeless and have.issuperset(step.needs):
                     self.start_step(step)
             if not self.running:
                 break
@@ -146,6 +172,7 @@ def main() -> None:
     parser.add_argument("--generation-minutes", type=float, default=4, help="0: use the speech that is there")
     parser.add_argument("--first-shards", type=int, default=60, help="shards of speech to start training on")
     parser.add_argument("--processes", type=int, default=12, help="of the generation")
+    parser.add_argument("--batch-symbols", type=int, default=2500, help="of the generation; sets its memory on the GPU")
     sys.exit(1 if Run(parser.parse_args()).loop() else 0)
 
 

@@ -28,11 +28,11 @@ from training.extract_styles import embed_utterances
 
 CROP_S = (2.0, 2.4, 2.8, 3.2, 3.6, 4.0)  # few lengths, so that convolutions and FFTs are planned once
 MARGIN = 0.2  # radians
-MARGIN_RISE = (0.05, 0.3)  # part of the run over which the margin grows from zero
-SCALE = 30.0
-PEAK_LR = 2e-3
+MARGIN_RISE = (0.4, 0.8)  # part of the run over which the margin grows from zero
+SCALE = (10.0, 30.0)  # of the cosines, at the beginning and from the end of the margin's rise on
+PEAK_LR = 7e-4  # at 2e-3 the vectors collapse before they say anything about the voice
 WEIGHT_DECAY = 0.02
-MAX_GRADIENT_NORM = 5.0
+MAX_GRADIENT_NORM = 20.0
 REFRESH_STEPS = 100
 HELDOUT_UTTERANCES = 1200
 
@@ -44,7 +44,7 @@ class AngularMarginLoss(nn.Module):
         super().__init__()
         self.centres = nn.Parameter(torch.randn(classes, dim))
 
-    def forward(self, style: Tensor, voice: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    def forward(self, style: Tensor, voice: Tensor, margin: float, scale: float) -> tuple[Tensor, Tensor]:
         """Style vectors ``[B, dim]`` and voice ids ``[B]`` to the mean loss and the accuracy without margin."""
         cosine = F.linear(F.normalize(style.float()), F.normalize(self.centres)).clamp(-1 + 1e-6, 1 - 1e-6)
         right = cosine.gather(1, voice[:, None])
@@ -52,12 +52,17 @@ class AngularMarginLoss(nn.Module):
         moved = right * math.cos(margin) - (1 - right.square()).sqrt() * math.sin(margin)
         moved = torch.where(right > -math.cos(margin), moved, right - math.sin(margin) * margin)
         accuracy = (cosine.argmax(1) == voice).float().mean()
-        return F.cross_entropy(SCALE * cosine.scatter(1, voice[:, None], moved), voice), accuracy
+        return F.cross_entropy(scale * cosine.scatter(1, voice[:, None], moved), voice), accuracy
 
 
 def margin_at(progress: float) -> float:
     low, high = MARGIN_RISE
     return MARGIN * min(1.0, max(0.0, (progress - low) / (high - low)))
+
+
+def scale_at(progress: float) -> float:
+    first, last = SCALE
+    return first + (last - first) * min(1.0, progress / MARGIN_RISE[1])
 
 
 def draw_crops(data: SpeechData, rows: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
@@ -153,7 +158,7 @@ def train(options: argparse.Namespace) -> None:
         features = style_features(resample_22k_to_16k(augment(wave, SAMPLE_RATE_HZ, generator)))
         with torch.autocast(device.type, torch.bfloat16):
             style = model(features)
-        loss, accuracy = criterion(style, data.voice[rows], margin_at(run.progress))
+        loss, accuracy = criterion(style, data.voice[rows], margin_at(run.progress), scale_at(run.progress))
         run.update(loss, MAX_GRADIENT_NORM)
         run.report(loss=loss, accuracy=accuracy)
         if step % REFRESH_STEPS == 0 and data.refresh() + heldout.refresh():

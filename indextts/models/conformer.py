@@ -40,8 +40,11 @@ class ConvSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, input_dim]`` to ``[B, (T - 1) // 2, output_size]``, scaled by sqrt(output_size)."""
-        x = self.conv(x[:, None])
-        return self.out(x.transpose(1, 2).flatten(2)) * self.scale
+        convolution = self.conv[0]
+        assert isinstance(convolution, nn.Conv2d)
+        windows = x.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)  # [B, T2, F2, 9]; a matrix product, as in `_pointwise`
+        x = F.relu(F.linear(windows, convolution.weight.flatten(1), convolution.bias))
+        return self.out(x.transpose(2, 3).flatten(2)) * self.scale
 
 
 class PositionBiasedAttention(nn.Module):
@@ -83,10 +86,18 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``x [B, T, width]``, ``mask [B, T]``; masked frames are zero before and after."""
-        padding = ~mask[:, None]
-        x = F.glu(self.pointwise_conv1(x.transpose(1, 2).masked_fill(padding, 0.0)), dim=1)
-        x = self.norm(self.depthwise_conv(x).transpose(1, 2))
-        return self.pointwise_conv2(F.silu(x).transpose(1, 2)).masked_fill(padding, 0.0).transpose(1, 2)
+        padding = ~mask[..., None]
+        x = F.glu(_pointwise(self.pointwise_conv1, x.masked_fill(padding, 0.0)), dim=2)
+        x = self.norm(self.depthwise_conv(x.transpose(1, 2)).transpose(1, 2))
+        return _pointwise(self.pointwise_conv2, F.silu(x)).masked_fill(padding, 0.0)
+
+
+def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution of kernel 1 on ``[B, T, width]`` as the matrix product it is.
+
+    Convolution libraries plan anew for every shape, and recordings come in all lengths.
+    """
+    return F.linear(x, conv.weight[..., 0], conv.bias)
 
 
 class FeedForward(nn.Module):

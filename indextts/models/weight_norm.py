@@ -7,6 +7,7 @@ but the first (for a transposed convolution that is the input channel axis).
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -63,6 +64,16 @@ _NORMED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: WeightNormLinear,
 }
 _PLAIN = {normed: plain for plain, normed in _NORMED.items()}
+
+
+def unfold_plain_weights(tensors: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Give a checkpoint whose weight norms were folded the pairs that the keys in ``expected`` ask for."""
+    result = dict(tensors)
+    for key in tensors:
+        if key.endswith("weight") and key not in expected and f"{key}_g" in expected:
+            weight = result.pop(key)
+            result[f"{key}_g"], result[f"{key}_v"] = _norm(weight.float()), weight
+    return result
 
 
 def weight_norm(module: ModuleT) -> ModuleT:

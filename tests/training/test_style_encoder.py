@@ -68,14 +68,14 @@ def test_margin_makes_the_right_class_harder() -> None:
     criterion = AngularMarginLoss(8, 5)
     style, voice = torch.randn(16, 8), torch.arange(16) % 5
     cosine = torch.nn.functional.cosine_similarity(style[:, None], criterion.centres[None], dim=-1)
-    plain, accuracy = criterion(style, voice, 0.0)
+    plain, accuracy = criterion(style, voice, 0.0, 30.0)
     torch.testing.assert_close(plain, torch.nn.functional.cross_entropy(30 * cosine, voice), rtol=1e-4, atol=1e-4)
     assert float(accuracy) == pytest.approx(float((cosine.argmax(1) == voice).float().mean()))
     right = cosine.gather(1, voice[:, None])
     moved = cosine.scatter(1, voice[:, None], torch.cos(torch.acos(right) + 0.2))
     expected = torch.nn.functional.cross_entropy(30 * moved, voice)
     assert bool((right > -math.cos(0.2)).all())  # else the loss is its linear continuation
-    torch.testing.assert_close(criterion(style, voice, 0.2)[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(criterion(style, voice, 0.2, 30.0)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_equal_error_rate() -> None:

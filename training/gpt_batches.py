@@ -1,13 +1,14 @@
 """Batches for the language model: who speaks (prompt), how (emotion prompt), what (text), and the codes of it.
 
 All choices are made on the host in numpy, so that every shape is known there and the device is never waited for; the
-data itself stays on the device and is gathered.
+data itself stays on the device and is gathered. Utterances of similar length form groups with fixed paddings, so that
+few shapes occur and each many times: libraries plan, and allocators grow, once for every new shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from training.dataset import SpeechData
 from training.semantics import Semantics
 
 FRAME_HZ = 50
-PROMPT_S = (2.0, 10.0)
+MIN_PROMPT_S = 2.0
+PROMPT_WIDTHS = (257, 497)  # longest prompt of a batch in frames; half of it, rounded down, is a multiple of 8
+CODE_GROUPS, TEXT_GROUPS = 8, 3  # utterances are grouped by their number of codes, then by that of text ids
+SMALLEST_GROUP = 64
 MIN_PROMPT_FRAMES = 40
 SAME_STYLE_PROMPT = 0.5  # how often a prompt in the style of the target is preferred
 TWO_UTTERANCE_PROMPT = 0.5
@@ -64,6 +68,10 @@ class Choice:
     emotion: np.ndarray
     own_emotion: np.ndarray
 
+    def resized(self, rows: int) -> Choice:
+        """As many rows as wanted: the first ones, or some of them again."""
+        return Choice(*(np.resize(getattr(self, field.name), rows) for field in fields(self)))
+
 
 class GPTBatches:
     """Draws prompts for targets and gathers batches.
@@ -71,6 +79,8 @@ class GPTBatches:
     Attributes:
         usable: Utterances that can be targets: they fit the model, and their voice has said something else.
         left_out: Number of utterances that cannot.
+        groups: Utterances of similar length; their batches have ``text_width`` and ``code_width``, given for each
+            utterance.
     """
 
     def __init__(
@@ -109,26 +119,38 @@ class GPTBatches:
         self.left_out = count - len(self.usable)
         if not len(self.usable):
             raise ValueError("no utterance can be trained on: too long, without text, or alone in its voice")
+        self.text_width, self.code_width = text_length.copy(), self.length.copy()
+        by_codes = self._split(self.usable, self.length, CODE_GROUPS)
+        self.groups = [group for part in by_codes for group in self._split(part, text_length, TEXT_GROUPS)]
+        for group in self.groups:
+            self.text_width[group] = _multiple_of_8(text_length[group].max(), config.max_text_tokens)
+            self.code_width[group] = _multiple_of_8(self.length[group].max(), config.max_mel_tokens)
+
+    @property
+    def _fixed_tokens(self) -> int:
+        """What stands in a row beside text and codes: latents, two speed rows, two edges of the text, start code."""
+        return self.config.condition_num_latent + 2 + 2 + 1
 
     def row_tokens(self, targets: np.ndarray) -> np.ndarray:
         """Length of the sequence that the model reads for each target."""
-        fixed = self.config.condition_num_latent + 2 + 2 + 1
-        return self.length[targets] + self.text_length[self.sentence[targets]] + fixed
+        return self.length[targets] + self.text_length[self.sentence[targets]] + self._fixed_tokens
+
+    def _split(self, utterances: np.ndarray, length: np.ndarray, parts: int) -> list[np.ndarray]:
+        parts = min(parts, max(1, len(utterances) // SMALLEST_GROUP))
+        return np.array_split(utterances[np.argsort(length[utterances], kind="stable")], parts)
 
     def epoch(self, batch_tokens: int) -> Iterator[np.ndarray]:
         """All usable utterances once, as targets of batches of up to ``batch_tokens``, padding included.
 
-        A batch holds utterances of similar length; the batches come in random order.
+        A batch holds utterances of one group; the batches come in random order. All batches of a group have the same
+        number of rows: the last one is filled up with utterances that are in the epoch already.
         """
-        shuffled = self.random.permutation(self.usable)
-        noisy_length = self.row_tokens(shuffled) * self.random.uniform(0.95, 1.05, len(shuffled))
-        by_length = shuffled[np.argsort(noisy_length)[::-1]]
-        tokens = self.row_tokens(by_length)
-        batches, begin = [], 0
-        while begin < len(by_length):
-            rows = max(1, int(batch_tokens // tokens[begin : begin + 8].max()))
-            batches.append(by_length[begin : begin + rows])
-            begin += rows
+        batches = []
+        for group in self.groups:
+            padded = self.text_width[group[0]] + self.code_width[group[0]] + self._fixed_tokens
+            rows = min(len(group), max(1, int(batch_tokens // padded)))
+            count = -(-len(group) // rows) * rows
+            batches += np.split(np.resize(self.random.permutation(group), count), count // rows)
         for index in self.random.permutation(len(batches)):
             yield batches[index]
 
@@ -154,52 +176,53 @@ class GPTBatches:
 
     def gather(self, choice: Choice) -> GPTBatch:
         """Cut the prompts at random and put the batch together."""
-        frames = int(self.random.integers(int(PROMPT_S[0] * FRAME_HZ), int(PROMPT_S[1] * FRAME_HZ) + 1))
-        prompt, prompt_lengths = self._prompt(choice, frames)
-        emotion, emotion_lengths = self._excerpts(choice.emotion, frames)
-        own = self._to_device(choice.own_emotion)
-        width = max(prompt.shape[1], emotion.shape[1])
-        prompt, emotion = (torch.nn.functional.pad(x, (0, 0, 0, width - x.shape[1])) for x in (prompt, emotion))
+        width = int(self.random.choice(PROMPT_WIDTHS))
+        frames = self.random.integers(int(MIN_PROMPT_S * FRAME_HZ), width + 1, len(choice.target))
         sentence = self.sentence[choice.target]
-        text_lengths, code_lengths = self.text_length[sentence], self.length[choice.target]
+        # Where there are two utterances, an excerpt of the first, and behind it one of the second.
+        begin, first_frames = self._crop(choice.first, np.where(choice.two, frames // 2, frames))
+        second_begin, second_frames = self._crop(choice.second, (frames - first_frames) * choice.two)
+        emotion_begin, emotion_frames = self._crop(choice.emotion, frames)
+        at = upload(
+            self.device,
+            target=choice.target,
+            sentence=sentence,
+            text_lengths=self.text_length[sentence],
+            code_lengths=self.length[choice.target],
+            first=choice.first,
+            begin=begin,
+            first_frames=first_frames,
+            second=choice.second,
+            second_begin=second_begin - first_frames,
+            prompt_lengths=first_frames + second_frames,
+            emotion=choice.emotion,
+            emotion_begin=emotion_begin,
+            emotion_frames=emotion_frames,
+            own=choice.own_emotion,
+        )
+        augmented = self.random.random(2) < AUGMENTED
+        first = self._excerpts(at["first"], augmented[0], at["begin"], width)
+        second = self._excerpts(at["second"], augmented[0], at["second_begin"], width)
+        emotion = self._excerpts(at["emotion"], augmented[1], at["emotion_begin"], width)
+        frame = torch.arange(width, device=self.device)[None]
+        prompt = torch.where((frame < at["first_frames"][:, None])[..., None], first, second)
+        prompt = prompt * (frame < at["prompt_lengths"][:, None])[..., None]
+        emotion = emotion * (frame < at["emotion_frames"][:, None])[..., None]
+        own = at["own"].bool()
         return GPTBatch(
             prompt=prompt,
-            prompt_lengths=prompt_lengths,
+            prompt_lengths=at["prompt_lengths"],
             emotion=torch.where(own[:, None, None], prompt, emotion),
-            emotion_lengths=torch.where(own, prompt_lengths, emotion_lengths),
-            text=self.text[self._to_device(sentence), : int(text_lengths.max())].long(),
-            text_lengths=self._to_device(text_lengths),
-            codes=self.codes[self._to_device(choice.target), : int(code_lengths.max())].long(),
-            code_lengths=self._to_device(code_lengths),
+            emotion_lengths=torch.where(own, at["prompt_lengths"], at["emotion_frames"]),
+            text=self.text[at["sentence"], : int(self.text_width[choice.target].max())].long(),
+            text_lengths=at["text_lengths"],
+            codes=self.codes[at["target"], : int(self.code_width[choice.target].max())].long(),
+            code_lengths=at["code_lengths"],
             targets=choice.target,
         )
 
-    def _prompt(self, choice: Choice, frames: int) -> tuple[Tensor, Tensor]:
-        """An excerpt of the first utterance, and where there are two, one of the second behind it."""
-        first_frames = np.where(choice.two, frames // 2, frames)
-        begin, first_frames = self._crop(choice.first, first_frames)
-        second_begin, second_frames = self._crop(choice.second, (frames - first_frames) * choice.two)
-        lengths = first_frames + second_frames
-        augmented, width = bool(self.random.random() < AUGMENTED), int(lengths.max())
-        first, _ = self.semantics.embeddings(
-            self._to_device(choice.first), augmented, self._to_device(begin), num_frames=width
-        )
-        second, _ = self.semantics.embeddings(
-            self._to_device(choice.second), augmented, self._to_device(second_begin - first_frames), num_frames=width
-        )
-        frame = torch.arange(width, device=self.device)[None]
-        joined = torch.where((frame < self._to_device(first_frames)[:, None])[..., None], first, second)
-        inside = frame < self._to_device(lengths)[:, None]
-        return joined * inside[..., None], self._to_device(lengths)
-
-    def _excerpts(self, utterances: np.ndarray, frames: int) -> tuple[Tensor, Tensor]:
-        begin, lengths = self._crop(utterances, np.full(len(utterances), frames))
-        width = int(lengths.max())
-        augmented = bool(self.random.random() < AUGMENTED)
-        embeddings, _ = self.semantics.embeddings(
-            self._to_device(utterances), augmented, self._to_device(begin), num_frames=width
-        )
-        return embeddings, self._to_device(lengths)
+    def _excerpts(self, utterances: Tensor, augmented: bool, begin: Tensor, width: int) -> Tensor:
+        return self.semantics.embeddings(utterances, bool(augmented), begin, num_frames=width)[0]
 
     def _crop(self, utterances: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A random place for up to ``frames`` in each utterance: first frame and number of frames."""
@@ -220,8 +243,17 @@ class GPTBatches:
         step = self.random.integers(1, reach + 1) * np.where(self.random.random(len(targets)) < 0.5, -1, 1)
         return self.by_style[np.clip(self.style_rank[targets] + step, low, high - 1)]
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+def upload(device: torch.device, **arrays: np.ndarray) -> dict[str, Tensor]:
+    """Whole numbers ``[B]`` of a batch to the device, in one copy that the host does not wait for; all int64."""
+    packed = torch.from_numpy(np.stack(list(arrays.values())).astype(np.int64, copy=False))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    return dict(zip(arrays, packed.to(device, non_blocking=True).unbind(), strict=True))
+
+
+def _multiple_of_8(length: int, limit: int) -> int:
+    return min(-(-int(length) // 8) * 8, limit)
 
 
 def _load_tokens(path: Path, device: torch.device) -> tuple[Tensor, np.ndarray]:

@@ -210,8 +210,8 @@ def endless(batches: GPTBatches, batch_tokens: int) -> Iterator[GPTBatch]:
     while True:
         for targets in batches.epoch(batch_tokens):
             choice = batches.choose(targets)
-            if len(choice.target):
-                yield batches.gather(choice)
+            if len(choice.target):  # a target that found no prompt leaves its place to another: the shape stays
+                yield batches.gather(choice.resized(len(targets)))
 
 
 def open_split(split: str, options, config: ModelConfig, device: torch.device, seed: int) -> GPTBatches:

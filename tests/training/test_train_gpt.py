@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from indextts.config import load_model_config
 from indextts.models.gpt import UnifiedVoice
-from training import train_gpt
+from training import gpt_batches, train_gpt
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.gpt_batches import GPTBatches
 from training.semantics import Semantics, SemanticsWriter
@@ -92,11 +93,27 @@ def batches(root: Path) -> GPTBatches:
     return GPTBatches(data, semantics, root / "tokens.npz", config, torch.device("cpu"), seed=0)
 
 
-def test_an_epoch_has_every_usable_utterance_once(batches: GPTBatches) -> None:
+def test_an_epoch_has_every_usable_utterance(batches: GPTBatches) -> None:
     rows = list(batches.epoch(600))
-    assert sorted(np.concatenate(rows)) == sorted(batches.usable)
+    times = np.bincount(np.concatenate(rows), minlength=len(batches.voice))
+    assert (times[batches.usable] >= 1).all() and times.sum() == times[batches.usable].sum()
+    assert times.max() <= 2  # some fill up the last batch of their group
     assert all(len(part) * batches.row_tokens(part).max() <= 600 for part in rows if len(part) > 1)
     assert len(batches.usable) + batches.left_out == (VOICES - 4) * PER_VOICE
+
+
+def test_few_shapes_recur(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpt_batches, "SMALLEST_GROUP", 4)
+    config = load_model_config(root / "config.yaml").gpt
+    data, semantics = SpeechData(root, "cpu"), Semantics(root, "cpu")
+    batches = GPTBatches(data, semantics, root / "tokens.npz", config, torch.device("cpu"), seed=0)
+    assert len(batches.groups) > 4
+    assert sorted(np.concatenate(batches.groups)) == sorted(batches.usable)
+    stream = train_gpt.endless(batches, 600)
+    shapes = Counter(
+        (batch.prompt.shape, batch.text.shape, batch.codes.shape) for batch in (next(stream) for _ in range(400))
+    )
+    assert len(shapes) <= len(batches.groups) * len(gpt_batches.PROMPT_WIDTHS)
 
 
 def test_prompts_are_other_sentences_of_the_same_voice(batches: GPTBatches) -> None:

@@ -1,6 +1,6 @@
 """The whole recipe in one go: generate speech, then train every network as soon as what it needs is there.
 
-    python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 24 --pack PACK
+    python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 25 --pack PACK
 
 Several steps run at a time. A step whose result exists is skipped and a trainer that was cut off resumes, so the same
 command can be given again. ``RUNS/run.log`` tells what happens; every step writes ``RUNS/<step>.out``. The minutes of
@@ -48,32 +48,32 @@ def train(network: str, *options: str) -> tuple[str, ...]:
 
 # "speech" stands for enough speech to start on, "speech_complete" for all of it.
 STEPS = (
-    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.115),
-    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.06),
-    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.12),
+    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.16),
+    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.065),
+    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.11),
     Step(
         "vocoder",
         train("vocoder"),
         "vocoder.safetensors",
         ("speech",),
         1,
-        0.85,
+        0.92,
         retry=("--compile", "0", "--graph", "0"),
     ),
     Step(
         "semantics", ("training.extract_semantics",), "semantics/train/index.npz", ("semantic_codec", "speech_complete")
     ),
     Step("styles", ("training.extract_styles",), "style.npy", ("style_encoder", "speech_complete"), 1),
-    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.41),
+    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.50),
     Step(
         "s2mel_codes",
         train("s2mel", "--stage", "codes"),
         "s2mel_codes.safetensors",
         ("semantics", "styles"),
         1,
-        0.36,
+        0.48,
     ),
-    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.12),
+    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.15),
     Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),
 )
 
@@ -167,10 +167,10 @@ def main() -> None:
     parser.add_argument("--runs", required=True, help="folder of checkpoints, logs and results")
     parser.add_argument("--pack", required=True, help="teacher, voices and sentences for training.generate")
     parser.add_argument("--gpus", default="0", help="devices, such as 0,1")
-    parser.add_argument("--minutes", type=float, default=24, help="of the whole run after the first speech is there")
-    parser.add_argument("--hours", type=float, default=28, help="of speech at most")
-    parser.add_argument("--generation-minutes", type=float, default=4, help="0: use the speech that is there")
-    parser.add_argument("--first-shards", type=int, default=60, help="shards of speech to start training on")
+    parser.add_argument("--minutes", type=float, default=25, help="of the whole run")
+    parser.add_argument("--hours", type=float, default=24, help="of speech at most")
+    parser.add_argument("--generation-minutes", type=float, default=2.5, help="0: use the speech that is there")
+    parser.add_argument("--first-shards", type=int, default=20, help="shards of speech to start training on")
     parser.add_argument("--processes", type=int, default=12, help="of the generation")
     parser.add_argument("--batch-symbols", type=int, default=2500, help="of the generation; sets its memory on the GPU")
     sys.exit(1 if Run(parser.parse_args()).loop() else 0)

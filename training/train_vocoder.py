@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import copy
 import wave as wave_file
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ from indextts.models.weight_norm import fold_weight_norm
 from training import loop
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.discriminators import VocoderDiscriminator
+from training.graphs import Figures, GraphedStep, TensorLearningRates, step_unless_broken
 from training.vocoder_losses import (
     adversarial_loss,
     discriminator_loss,
@@ -54,8 +54,6 @@ MEL_MEAN, MEL_DEVIATION = -5.0, 2.5  # rough, for the initialisation
 REFRESH_STEPS = 500
 SAMPLES_EVERY_S = 300.0
 HELDOUT_UTTERANCES, SAMPLE_UTTERANCES, HELDOUT_S = 32, 4, 3.5
-
-Figures = dict[str, Tensor]
 
 
 def initialise(model: BigVGAN) -> None:
@@ -133,21 +131,15 @@ class TrainStep:
             fused=True,
             capturable=device.type == "cuda",
         )
-        self._lr = [torch.zeros((), device=device) for _ in self.optimizer.param_groups]
+        self.learning_rates = TensorLearningRates(self.optimizer, device)
         self._decay = 0.5 ** (1 / EMA_HALF_STEPS)
 
-    def __call__(self, mel: Tensor, wave: Tensor, adversarial: bool) -> Figures:
+    def __call__(self, mel: Tensor, wave: Tensor, *, adversarial: bool) -> Figures:
         """Take the step. The learning rate is read from the optimiser's groups, as numbers."""
-        self.place_learning_rates()
-        return self.compute(mel, wave, adversarial)
+        self.learning_rates.place()
+        return self.compute(mel, wave, adversarial=adversarial)
 
-    def place_learning_rates(self) -> None:
-        """Move the groups' learning rates into tensors, which a captured step reads again at each replay."""
-        for group, tensor in zip(self.optimizer.param_groups, self._lr, strict=True):
-            tensor.fill_(float(group["lr"]))
-            group["lr"] = tensor
-
-    def compute(self, mel: Tensor, wave: Tensor, adversarial: bool) -> Figures:
+    def compute(self, mel: Tensor, wave: Tensor, *, adversarial: bool) -> Figures:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             fake = self.generator(mel).squeeze(1).float()
@@ -168,68 +160,17 @@ class TrainStep:
             else:
                 loss = loss + STFT_WEIGHT * stft_loss
         loss.backward()
-        norm = figures["norm"] = nn.utils.clip_grad_norm_(self.generator_weights, MAX_GENERATOR_NORM)
+        norms = [nn.utils.clip_grad_norm_(self.generator_weights, MAX_GENERATOR_NORM)]
         if adversarial:
             figures["critics"].backward()
-            figures["critics_norm"] = nn.utils.clip_grad_norm_(self.discriminator_weights, MAX_DISCRIMINATOR_NORM)
-            norm = norm + figures["critics_norm"]
-        # The fused optimiser leaves the step out where this tensor is 1, without the host looking at it.
-        self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+            norms.append(nn.utils.clip_grad_norm_(self.discriminator_weights, MAX_DISCRIMINATOR_NORM))
+        figures |= dict(zip(("norm", "critics_norm"), norms, strict=False))
+        step_unless_broken(self.optimizer, norms)
         with torch.no_grad():
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
                 self.average_weights, self.generator_weights, 1 - self._decay
             )
         return {name: value.detach() for name, value in figures.items()}
-
-
-class GraphedStep:
-    """A ``TrainStep`` that runs eagerly a few times, is then captured, and from there on only replayed."""
-
-    WARMUP_STEPS = 4
-
-    def __init__(self, step: TrainStep, log: Callable[..., None]) -> None:
-        self.step, self.log = step, log
-        self.buffers: tuple[Tensor, Tensor] | None = None
-        self.graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Figures] | None] = {}
-        self.seen = {False: 0, True: 0}
-        self.stream = torch.cuda.Stream()
-
-    def __call__(self, mel: Tensor, wave: Tensor, adversarial: bool) -> Figures:
-        if self.buffers is None:
-            self.buffers = mel.clone(), wave.clone()
-        for buffer, value in zip(self.buffers, (mel, wave), strict=True):
-            buffer.copy_(value)
-        self.step.place_learning_rates()
-        if adversarial not in self.graphs and self.seen[adversarial] >= self.WARMUP_STEPS:
-            self.graphs[adversarial] = self._capture(adversarial)
-        captured = self.graphs.get(adversarial)
-        if captured is not None:
-            graph, figures = captured
-            graph.replay()
-            return figures
-        self.seen[adversarial] += 1
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            figures = self.step.compute(*self.buffers, adversarial)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return figures
-
-    def _capture(self, adversarial: bool) -> tuple[torch.cuda.CUDAGraph, Figures] | None:
-        """The captured step, or None where this machine cannot capture it: then it stays eager."""
-        assert self.buffers is not None
-        self.step.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                figures = self.step.compute(*self.buffers, adversarial)
-        except RuntimeError as error:
-            self.log("the step stays eager, it cannot be captured: %s", error)
-            torch.cuda.synchronize()
-            return None
-        self.log("captured the %s step", "adversarial" if adversarial else "spectral")
-        return graph, figures
 
 
 def compile_activations(model: nn.Module) -> None:
@@ -310,7 +251,8 @@ def train(options: argparse.Namespace) -> None:
     random.manual_seed(options.seed + run.step)
     if options.compile and not options.smoke:
         compile_activations(generator)
-    take = GraphedStep(step, run.log.info) if options.graph and not options.smoke else step
+    graphed = options.graph and not options.smoke
+    take = GraphedStep(step.compute, step.learning_rates.place, run.log.info) if graphed else step
     size, num_frames = (2, 16) if options.smoke else (options.batch_size, options.segment_frames)
     heldout = Heldout(heldout_data, spectrogram, options.out, options.smoke)
     run.log.info(
@@ -323,7 +265,7 @@ def train(options: argparse.Namespace) -> None:
 
     for number in run.steps():
         mel, wave = draw_batch(data, spectrogram, size, num_frames, random)
-        run.report(**take(mel, wave, run.progress >= ADVERSARIAL_FROM))
+        run.report(**take(mel, wave, adversarial=run.progress >= ADVERSARIAL_FROM))
         if number % REFRESH_STEPS == 0 and data.refresh():
             run.log.info("now %d utterances, %.1f h", len(data), data.length_s.sum() / 3600)
         if run.evaluation_due():
@@ -334,4 +276,4 @@ def train(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    train(loop.arguments(__doc__, minutes=22, batch_size=32, segment_frames=64, width=1.0, compile=1, graph=1))
+    train(loop.arguments(__doc__, minutes=22, batch_size=32, segment_frames=32, width=1.0, compile=1, graph=1))

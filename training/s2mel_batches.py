@@ -20,7 +20,7 @@ from indextts.models.conformer import length_mask
 from indextts.models.semantic_codec import SemanticCodec
 from training.augment import augment
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
-from training.gpt_batches import code_table
+from training.gpt_batches import code_table, upload
 from training.semantics import Semantics
 
 CODE_HZ = 50
@@ -31,6 +31,7 @@ PROMPT_S = (1.5, 10.0)
 OWN_PROMPT = 0.5  # how often the prompt is the beginning of the target's own recording
 OWN_PROMPT_SHARE = (0.1, 0.6)
 CANDIDATES = 4  # prompts looked at for each target
+LONGEST_PROMPT_FRAMES = 896
 WIDTH_MULTIPLE = 64  # batches are padded to such widths: attention kernels like them, and few shapes recur
 
 
@@ -64,7 +65,7 @@ class S2MelBatch:
         mel: ``[B, n_mels, F]``, zero outside the target.
         prompt_lens: ``[B]`` mel frames of the prompts; ``target_lens [B]`` of the targets.
         style: ``[B, S]`` of the prompts.
-        prompt_frames: longest prompt, as a number on the host; ``target_frames`` likewise.
+        prompt_frames: width that holds all prompts, as a number on the host; ``target_frames`` likewise.
     """
 
     prompt_embeddings: Tensor
@@ -198,32 +199,54 @@ class S2MelBatches:
         return self._prompt_frames(rows) + self._target_frames(rows)
 
     def gather(self, rows: Rows, degraded: bool = False) -> S2MelBatch:
-        """Put a batch together; ``degraded`` prompts are as if recorded with a bad microphone in a real room."""
+        """Put a batch together; ``degraded`` prompts are as if recorded with a bad microphone in a real room.
+
+        All widths follow from that of the batch, so that few shapes occur and each many times.
+        """
         prompt_lens, target_lens = self._prompt_frames(rows), self._target_frames(rows)
         width = int(self._width(rows).max())
-        prompt_begin, prompt_codes = self._to_device(rows.prompt_begin), self._to_device(rows.prompt_codes)
-        most_codes = int(rows.prompt_codes.max())
+        prompt_frames = max(min(width, LONGEST_PROMPT_FRAMES), int(prompt_lens.max()))
+        first, begin = self.mel.offset, self._first_frame
+        at = upload(
+            self.device,
+            **{field.name: getattr(rows, field.name) for field in fields(Rows)},
+            prompt_lens=prompt_lens,
+            target_lens=target_lens,
+            prompt_first=first[rows.prompt] + begin(rows.prompt_begin),
+            prompt_last=first[rows.prompt] + self.mel.length[rows.prompt] - 1,
+            target_first=first[rows.target] + begin(rows.target_begin),
+            target_last=first[rows.target] + self.mel.length[rows.target] - 1,
+            prompt_sample=begin(rows.prompt_begin) * self.mel.config.hop_length,
+        )
+        prompt_width = max(self._codes_within(prompt_frames), int(rows.prompt_codes.max()))
         if degraded:
-            heard, _ = self.semantics.embeddings(rows.prompt, True, prompt_begin, most_codes)
+            heard, _ = self.semantics.embeddings(at["prompt"], True, at["prompt_begin"], prompt_width)
             with torch.no_grad():
                 _, prompt_embeddings = self.codec.quantize(heard)
-            prompt_mel = self._degraded_mel(rows, prompt_lens, width)
+            prompt_mel = self._degraded_mel(at, prompt_frames)
         else:
-            prompt_embeddings = self._embeddings(rows.prompt, rows.prompt_begin, most_codes)
-            prompt_mel = self._mel(rows.prompt, rows.prompt_begin, np.zeros_like(prompt_lens), prompt_lens, width)
+            prompt_embeddings = self._embeddings(at["prompt"], at["prompt_begin"], prompt_width)
+            prompt_mel = self._mel(at, "prompt", torch.zeros_like(at["prompt_lens"]), prompt_frames)
         return S2MelBatch(
             prompt_embeddings=prompt_embeddings,
-            prompt_codes=prompt_codes,
-            target_embeddings=self._embeddings(rows.target, rows.target_begin, int(rows.target_codes.max())),
-            target_codes=self._to_device(rows.target_codes),
-            prompt_mel=prompt_mel,
-            mel=self._mel(rows.target, rows.target_begin, prompt_lens, target_lens, width),
-            prompt_lens=self._to_device(prompt_lens),
-            target_lens=self._to_device(target_lens),
-            style=self.styles[self._to_device(rows.prompt)],
-            prompt_frames=int(prompt_lens.max()),
-            target_frames=int(target_lens.max()),
+            prompt_codes=at["prompt_codes"],
+            target_embeddings=self._embeddings(at["target"], at["target_begin"], self.target_width(rows)),
+            target_codes=at["target_codes"],
+            prompt_mel=torch.nn.functional.pad(prompt_mel, (0, width - prompt_frames)),
+            mel=self._mel(at, "target", at["prompt_lens"], width),
+            prompt_lens=at["prompt_lens"],
+            target_lens=at["target_lens"],
+            style=self.styles[at["prompt"]],
+            prompt_frames=prompt_frames,
+            target_frames=width,
         )
+
+    def target_width(self, rows: Rows) -> int:
+        """How many codes the targets of a batch are padded to."""
+        return max(self._codes_within(int(self._width(rows).max())), int(rows.target_codes.max()))
+
+    def _codes_within(self, frames: int) -> int:
+        return int(frames / self.mels_per_code) + 1
 
     def _prompt_frames(self, rows: Rows) -> np.ndarray:
         """As many mel frames as the recording has in that time."""
@@ -255,34 +278,23 @@ class S2MelBatches:
         codes = np.minimum((seconds * CODE_HZ).astype(np.int64), length)
         return (self.random.random(len(utterances)) * (length - codes + 1)).astype(np.int64), codes
 
-    def _embeddings(self, utterances: np.ndarray, begin: np.ndarray, count: int) -> Tensor:
+    def _embeddings(self, utterances: Tensor, begin: Tensor, count: int) -> Tensor:
         """Quantised embeddings ``[B, count, D]``; what lies beyond an excerpt has no meaning."""
-        at = self._to_device(begin)[:, None] + torch.arange(count, device=self.device)
-        rows = self._to_device(utterances)[:, None]
-        codes = self.codes[rows, at.clamp(max=self.codes.shape[1] - 1)].long()
+        at = begin[:, None] + torch.arange(count, device=self.device)
+        codes = self.codes[utterances[:, None], at.clamp(max=self.codes.shape[1] - 1)].long()
         return torch.nn.functional.embedding(codes, self.embedding)
 
-    def _mel(
-        self, utterances: np.ndarray, begin_codes: np.ndarray, shift: np.ndarray, lens: np.ndarray, width: int
-    ) -> Tensor:
-        """Mels of excerpts, placed ``shift`` frames into rows of ``width`` frames: ``[B, n_mels, width]``."""
-        frame = torch.arange(width, device=self.device) - self._to_device(shift)[:, None]
-        inside = (frame >= 0) & (frame < self._to_device(lens)[:, None])
-        first = self.mel.offset[utterances] + self._first_frame(begin_codes)
-        last = self.mel.offset[utterances] + self.mel.length[utterances] - 1
-        at = torch.minimum(self._to_device(first)[:, None] + frame.clamp(min=0), self._to_device(last)[:, None])
-        return (self.mel.frames[at].float() * inside[..., None]).transpose(1, 2)
+    def _mel(self, at: dict[str, Tensor], kind: str, shift: Tensor, width: int) -> Tensor:
+        """Mels of the excerpts, placed ``shift [B]`` frames into rows of ``width`` frames: ``[B, n_mels, width]``."""
+        frame = torch.arange(width, device=self.device) - shift[:, None]
+        inside = (frame >= 0) & (frame < at[f"{kind}_lens"][:, None])
+        place = torch.minimum(at[f"{kind}_first"][:, None] + frame.clamp(min=0), at[f"{kind}_last"][:, None])
+        return (self.mel.frames[place].float() * inside[..., None]).transpose(1, 2)
 
-    def _degraded_mel(self, rows: Rows, lens: np.ndarray, width: int) -> Tensor:
-        """Mels of degraded prompts at the beginning of ``[B, n_mels, width]``."""
+    def _degraded_mel(self, at: dict[str, Tensor], width: int) -> Tensor:
+        """Mels of degraded prompts, ``[B, n_mels, width]``."""
         config = self.mel.config
-        longest = int(lens.max())
-        start = self._to_device(self._first_frame(rows.prompt_begin) * config.hop_length)
         # Four frames at least, since the spectrogram mirrors the edges of the recording.
-        wave = self.data.wave(rows.prompt, start, max(longest, 4) * config.hop_length)
-        mel = log_mel(augment(wave, SAMPLE_RATE_HZ, self.generator), config)[..., :longest]
-        inside = length_mask(self._to_device(lens), longest)[:, None]
-        return torch.nn.functional.pad(mel * inside, (0, width - longest))
-
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        wave = self.data.wave(at["prompt"], at["prompt_sample"], max(width, 4) * config.hop_length)
+        mel = log_mel(augment(wave, SAMPLE_RATE_HZ, self.generator), config)[..., :width]
+        return mel * length_mask(at["prompt_lens"], width)[:, None]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from indextts.models.s2mel import S2Mel
 from indextts.models.semantic_codec import SemanticCodec
 from training.dataset import SpeechData
 from training.extract_styles import load_styles
-from training.gpt_batches import GPTBatches
+from training.gpt_batches import GPTBatches, upload
 from training.loop import Loop, arguments, device_for, save_weights
 from training.s2mel_batches import Rows, S2MelBatch, S2MelBatches
 from training.semantics import Semantics
@@ -54,8 +54,8 @@ RESULT = {"codes": "s2mel_codes", "latents": "s2mel"}
 class Latents:
     """Teacher-forced latents of a trained language model for the targets of a batch."""
 
-    def __init__(self, gpt: UnifiedVoice, source: GPTBatches) -> None:
-        self.gpt, self.source = gpt, source
+    def __init__(self, gpt: UnifiedVoice, source: GPTBatches, target_width: Callable[[Rows], int]) -> None:
+        self.gpt, self.source, self.target_width = gpt, source, target_width
         self.usable = np.zeros(len(source.length), bool)
         self.usable[source.usable] = True
 
@@ -77,8 +77,8 @@ class Latents:
                 batch.text_lengths,
                 batch.code_lengths,
             )
-        at = torch.from_numpy(rows.target_begin).to(latents.device)[:, None]
-        at = at + torch.arange(int(rows.target_codes.max()), device=latents.device)
+        at = upload(latents.device, begin=rows.target_begin)["begin"][:, None]
+        at = at + torch.arange(self.target_width(rows), device=latents.device)
         at = at.clamp(max=latents.shape[1] - 1)[..., None].expand(-1, -1, latents.shape[2])
         return rows, latents.float().gather(1, at)
 
@@ -232,7 +232,7 @@ def open_latents(source: S2MelBatches, options: argparse.Namespace, config: Mode
     gpt.eval().requires_grad_(False).to(source.device)
     tokens = Path(options.tokens) if options.tokens else options.data / "tokens.npz"
     batches = GPTBatches(source.data, source.semantics, tokens, config.gpt, source.device, options.seed)
-    return Latents(gpt, batches)
+    return Latents(gpt, batches, source.target_width)
 
 
 def endless(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from indextts.config import GPTConfig
+from indextts.models.conformer import length_mask
 from training.dataset import SpeechData
 from training.semantics import Semantics
 
@@ -135,6 +136,19 @@ class GPTBatches:
         """Length of the sequence that the model reads for each target."""
         return self.length[targets] + self.text_length[self.sentence[targets]] + self._fixed_tokens
 
+    def code_counts(self) -> Tensor:
+        """How often the model is to say each code, int64 ``[number_mel_codes]``, stop included."""
+        counts = _counts(self.codes[self.usable], self.length[self.usable], self.config.number_mel_codes)
+        counts[self.config.stop_mel_token] += len(self.usable)
+        return counts
+
+    def text_counts(self) -> Tensor:
+        """The same of the ids of the text, int64 ``[number_text_tokens + 1]``."""
+        sentence = self.sentence[self.usable]
+        counts = _counts(self.text[sentence], self.text_length[sentence], self.config.number_text_tokens + 1)
+        counts[self.config.stop_text_token] += len(self.usable)
+        return counts
+
     def _split(self, utterances: np.ndarray, length: np.ndarray, parts: int) -> list[np.ndarray]:
         parts = min(parts, max(1, len(utterances) // SMALLEST_GROUP))
         return np.array_split(utterances[np.argsort(length[utterances], kind="stable")], parts)
@@ -250,6 +264,11 @@ def upload(device: torch.device, **arrays: np.ndarray) -> dict[str, Tensor]:
     if device.type == "cuda":
         packed = packed.pin_memory()
     return dict(zip(arrays, packed.to(device, non_blocking=True).unbind(), strict=True))
+
+
+def _counts(ids: Tensor, lengths: np.ndarray, size: int) -> Tensor:
+    inside = length_mask(torch.from_numpy(lengths).to(ids.device), ids.shape[1])
+    return torch.bincount(ids[inside].long(), minlength=size)
 
 
 def _multiple_of_8(length: int, limit: int) -> int:

@@ -72,7 +72,7 @@ class Loop:
         name: of the checkpoint ``OUT/<name>.pt`` and the log ``OUT/<name>.log``.
         options: from :func:`arguments`.
         parts: modules whose weights the checkpoint holds.
-        optimizer: its groups' ``lr`` is the peak.
+        optimizer: its groups' ``lr`` is the peak; a group with ``begin`` rests until that share of the time.
         smoke_steps: length of a smoke test.
         """
         self.name, self.out, self.parts, self.optimizer = name, options.out, parts, optimizer
@@ -102,9 +102,8 @@ class Loop:
     def steps(self) -> Iterator[int]:
         """Count steps until the time is up, setting the learning rate and saving on the way."""
         while self.progress < 1.0:
-            factor = _one_cycle(self.progress)
             for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-                group["lr"] = peak * factor
+                group["lr"] = peak * _one_cycle(self.progress, group.get("begin", 0.0))
             yield self.step
             self.step += 1
             if time.monotonic() - self._last_save > CHECKPOINT_EVERY_S:
@@ -169,10 +168,12 @@ class Loop:
         self.log.info("resumed at step %d, %.0f s", self.step, self._earlier_s)
 
 
-def _one_cycle(progress: float, warmup: float = 0.05, floor: float = 0.01) -> float:
-    if progress < warmup:
-        return floor + (1 - floor) * progress / warmup
-    fall = (progress - warmup) / (1 - warmup)
+def _one_cycle(progress: float, begin: float = 0.0, warmup: float = 0.05, floor: float = 0.01) -> float:
+    if progress < begin:
+        return 0.0
+    if progress < begin + warmup:
+        return floor + (1 - floor) * (progress - begin) / warmup
+    fall = (progress - begin - warmup) / (1 - begin - warmup)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fall))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -18,6 +19,7 @@ from indextts.models.gpt import UnifiedVoice
 from training import gpt_batches, train_gpt
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.gpt_batches import GPTBatches
+from training.loop import Loop
 from training.semantics import Semantics, SemanticsWriter
 
 VOICES, SENTENCES, PER_VOICE, DIM, CODES = 12, 30, 5, 12, 40
@@ -162,6 +164,46 @@ def test_a_batch_holds_what_was_chosen(batches: GPTBatches) -> None:
             torch.testing.assert_close(emotion, prompt)
         else:
             assert set(emotion[:, 0].tolist()) == {choice.emotion[row]}
+
+
+def test_heads_begin_with_the_frequencies(batches: GPTBatches) -> None:
+    counts = batches.code_counts()
+    assert int(counts.sum()) == int((batches.length[batches.usable] + 1).sum())
+    assert counts[batches.config.stop_mel_token] == len(batches.usable)
+    assert int(batches.text_counts().sum()) == int((batches.text_length[batches.sentence[batches.usable]] + 1).sum())
+    head = torch.nn.Linear(4, batches.config.number_mel_codes)
+    train_gpt.begin_with_frequencies(head, counts)
+    torch.testing.assert_close(head.bias.softmax(0), (counts + 1) / (counts + 1).sum())
+
+
+def test_the_encoders_of_the_prompts_begin_later(root: Path, batches: GPTBatches) -> None:
+    model = UnifiedVoice(batches.config)
+    groups = train_gpt.parameter_groups(model)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    late = {id(p) for group in groups if group["begin"] > 0 for p in group["params"]}
+    encoders = (model.conditioning_encoder, model.perceiver_encoder, model.emo_conditioning_encoder)
+    encoders += (model.emo_perceiver_encoder, model.emovec_layer, model.emo_layer)
+    assert late == {id(p) for encoder in encoders for p in encoder.parameters()}
+    options = argparse.Namespace(out=root / "clock", minutes=1.0, smoke=True, resume=False)
+    optimizer = torch.optim.AdamW(groups)
+    loop = Loop("clock", options, {}, optimizer, smoke_steps=100)
+    rates = [[group["lr"] for group in optimizer.param_groups] for _ in loop.steps()]
+    early, last = rates[5], rates[-1]
+    assert early[0] > 0 == early[2] and last[0] > 0 < last[2]
+    assert max(rate[2] for rate in rates) == pytest.approx(train_gpt.ENCODERS_PEAK_LR)
+
+
+def test_a_worth_is_nothing_where_an_input_is_not_heard(batches: GPTBatches) -> None:
+    torch.manual_seed(0)
+    model = UnifiedVoice(batches.config).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith(("gpt.h.", "mel_head.")) and parameter.ndim == 2:
+            torch.nn.init.normal_(parameter)
+    for parameter in model.emo_layer.parameters():
+        torch.nn.init.zeros_(parameter)
+    figures = train_gpt.HeldOut.draw(batches, 16).score(model)
+    assert figures["emotion_worth"] == pytest.approx(0, abs=1e-6)
+    assert figures["text_worth"] != pytest.approx(0, abs=1e-4)
 
 
 def test_targets_end_with_the_stop_code(batches: GPTBatches) -> None:

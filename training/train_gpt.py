@@ -31,17 +31,18 @@ from training.loop import Loop, arguments, device_for, save_weights
 from training.semantics import Semantics
 
 PEAK_LR = 1.2e-3
-# Trained as fast and as early as the rest, the encoders of the prompts become constants within a few steps: that is the
-# shortest way to the frequencies of the codes. So they rest at first, and then go slowly.
+# The prompts' encoders go slowly and begin late: else they become constants within a few steps, which is the shortest
+# way to the frequencies of the codes. Their subsampling goes slowest, since it adds up thousands of positive features.
 ENCODERS = ("conditioning_encoder", "perceiver_encoder", "emo_", "emovec_")
-ENCODERS_PEAK_LR = 2.5e-4
-ENCODERS_BEGIN = 0.1  # share of the time
+SUBSAMPLING = ("conditioning_encoder.embed.", "emo_conditioning_encoder.embed.")
+ENCODERS_PEAK_LR, SUBSAMPLING_PEAK_LR = 2.5e-4, 1.2e-5
+ENCODERS_BEGIN = 0.05  # share of the time
 WEIGHT_DECAY = 0.05
 DROPOUT = 0.1  # the default; behind each attention and each feed-forward of the trunk
 LABEL_SMOOTHING = 0.02
 TEXT_LOSS_WEIGHT = 0.02
 DECODING_POSITIONS = 0.6
-CODE_NOISE = 0.08  # at most this share of a row's code inputs is replaced, so that one slip is not the end
+CODE_NOISE = 0.15  # at most this share of a row's code inputs is replaced, so that one slip is not the end
 AVERAGE_STEPS = 800
 HELDOUT_UTTERANCES = 256
 SAMPLED_UTTERANCES = 24
@@ -76,20 +77,16 @@ def begin_with_frequencies(head: nn.Linear, counts: Tensor) -> None:
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
-    """Matrices decay; biases, norms and embeddings do not. The encoders of the prompts begin later, more slowly."""
-    trunk, encoders = {"lr": PEAK_LR, "begin": 0.0}, {"lr": ENCODERS_PEAK_LR, "begin": ENCODERS_BEGIN}
-    groups = {
-        (encoder, decays): {
-            "params": [],
-            "weight_decay": WEIGHT_DECAY if decays else 0.0,
-            **(encoders if encoder else trunk),
-        }
-        for encoder in (False, True)
-        for decays in (True, False)
-    }
+    """Matrices decay; biases, norms and embeddings do not. The encoders of the prompts have their own pace."""
+    groups: dict[tuple[float, bool], dict] = {}
     for name, parameter in model.named_parameters():
-        decays_here = parameter.ndim >= 2 and "embedding" not in name and not name.endswith("latents")
-        groups[name.startswith(ENCODERS), decays_here]["params"].append(parameter)
+        decays = parameter.ndim >= 2 and "embedding" not in name and not name.endswith("latents")
+        lr, begin = PEAK_LR, 0.0
+        if name.startswith(ENCODERS):
+            lr = SUBSAMPLING_PEAK_LR if name.startswith(SUBSAMPLING) else ENCODERS_PEAK_LR
+            begin = ENCODERS_BEGIN
+        group = {"params": [], "lr": lr, "begin": begin, "weight_decay": WEIGHT_DECAY if decays else 0.0}
+        groups.setdefault((lr, decays), group)["params"].append(parameter)
     return list(groups.values())
 
 

@@ -188,9 +188,13 @@ def test_the_encoders_of_the_prompts_begin_later(root: Path, batches: GPTBatches
     optimizer = torch.optim.AdamW(groups)
     loop = Loop("clock", options, {}, optimizer, smoke_steps=100)
     rates = [[group["lr"] for group in optimizer.param_groups] for _ in loop.steps()]
-    early, last = rates[5], rates[-1]
-    assert early[0] > 0 == early[2] and last[0] > 0 < last[2]
-    assert max(rate[2] for rate in rates) == pytest.approx(train_gpt.ENCODERS_PEAK_LR)
+    for index, group in enumerate(groups):
+        assert (rates[3][index] == 0) == (group["begin"] > 0)
+        assert rates[-1][index] > 0
+    assert max(map(max, rates)) == pytest.approx(train_gpt.PEAK_LR)
+    subsampling = model.conditioning_encoder.embed.out[0].weight
+    slowest = next(group["lr"] for group in groups if any(p is subsampling for p in group["params"]))
+    assert slowest < train_gpt.ENCODERS_PEAK_LR < train_gpt.PEAK_LR
 
 
 def test_a_worth_is_nothing_where_an_input_is_not_heard(batches: GPTBatches) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import EmotionTables, QwenEmotion
-from indextts.errors import Cancelled, ConfigError, SynthesisError
+from indextts.errors import Cancelled, SynthesisError
 from indextts.loading import Models, load_models
 from indextts.stages.conditioning import ConditioningStage
 from indextts.stages.s2mel import S2MelStage
@@ -32,6 +32,7 @@ from indextts.stages.vocoder import VocoderStage
 from indextts.text.glossary import Glossary
 from indextts.text.normalizer import TextNormalizer
 from indextts.text.tokenizer import TextTokenizer
+from indextts.turns import Turns
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -62,16 +63,18 @@ class Stages:
 class Engine:
     """A loaded model, ready to speak. Safe to share between threads: segments of several callers take turns."""
 
-    def __init__(self, config: EngineConfig, files: ModelFiles, models: Models, stages: Stages, report: AccelerationReport):
+    def __init__(
+        self, config: EngineConfig, files: ModelFiles, models: Models, stages: Stages, report: AccelerationReport
+    ) -> None:
         self.config = config
         self.files = files
         self.models = models
         self.stages = stages
         self.report = report
-        self.turn = threading.Lock()
+        self.turns = Turns()
 
     @classmethod
-    def load(cls, config: EngineConfig, aux_paths: dict[str, str] | None = None) -> Engine:
+    def load(cls, config: EngineConfig, aux_paths: Mapping[str, str | Path] | None = None) -> Engine:
         """Load the model, apply the accelerations asked for, and build the stages, in this order.
 
         Raises:
@@ -189,8 +192,6 @@ class Run:
         request, stages = self.request, self.engine.stages
         sampling = request.sampling or self.engine.sampling_defaults
         batch_size = request.batch_size or self.engine.config.batch_size
-        if batch_size < 1:
-            raise ConfigError(f"the batch size must be at least 1, not {batch_size}")
         self.tell(0.0, "reading the text")
         segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
         self.segment_count = len(segments)
@@ -223,10 +224,13 @@ class Run:
     @contextmanager
     def turn(self, stage: str) -> Iterator[None]:
         """Hold the model for one stage of one batch, and add up the time it takes."""
-        with self.engine.turn:
-            self.check()
+        with self.engine.turns.take(self.check):
             started = time.perf_counter()
-            yield
+            try:
+                yield
+            except Cancelled:  # a stage saw that it shall stop: say why
+                self.check()
+                raise
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
         self.check()
 

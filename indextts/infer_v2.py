@@ -17,7 +17,6 @@ from indextts.emotion import normalize_emo_vec
 from indextts.engine import Engine
 from indextts.errors import ConfigError, EmotionError, UnsupportedOption
 from indextts.types import (
-    AudioChunk,
     Emotion,
     FromAudio,
     FromText,
@@ -49,7 +48,7 @@ class IndexTTS2:
         use_accel: bool = False,
         use_torch_compile: bool = False,
         use_qwen_emo: bool = True,
-        aux_paths: Mapping[str, str] | None = None,
+        aux_paths: Mapping[str, str | Path] | None = None,
     ) -> None:
         """Load the model in ``model_dir``, or the bundled one if that folder holds no model.
 
@@ -112,7 +111,7 @@ class IndexTTS2:
             use_emo_text: Take the emotion that ``emo_text`` (or ``text``) expresses.
             use_random: Random instead of best-fitting rows of the emotion matrix.
             interval_silence: Milliseconds between segments.
-            verbose: Log each segment as it is spoken.
+            verbose: Log how long things took.
             stream_return: Return a generator of ``[1, N]`` float tensors in PCM scale: a segment, then its silence.
             more_segment_before: The official name of ``quick_streaming_tokens``.
             quick_streaming_tokens: Keep segments short until so many tokens have been spoken.
@@ -136,18 +135,20 @@ class IndexTTS2:
             batch_size=batch_size,
             seed=seed,
         )
-        stream = self._speak(request, output_path, on_progress, verbose)
         if stream_return:
-            return stream
-        pieces = [piece for piece in stream]
-        if output_path is not None:
-            return output_path
-        whole = torch.cat(pieces[:-1] if interval_silence > 0 else pieces, dim=1)
-        return self.engine.sample_rate_hz, whole[0].numpy().astype(np.int16)[:, None]
+            return self._stream(request, output_path, on_progress, verbose)
+        result = self.engine.synthesize(request, on_progress)
+        if verbose:
+            logger.info("%.2f s of sound, real-time factor %.2f", result.duration_s, result.real_time_factor)
+            logger.info("%s, seed %d", result.timings, result.seed)
+        if output_path is None:
+            return result.sample_rate_hz, result.samples[:, None]
+        write_wav(output_path, result.samples, result.sample_rate_hz)
+        return output_path
 
     normalize_emo_vec = staticmethod(normalize_emo_vec)
 
-    def _speak(
+    def _stream(
         self,
         request: SynthesisRequest,
         output_path: str | Path | None,
@@ -162,7 +163,7 @@ class IndexTTS2:
             if chunk.is_silence:
                 continue
             if verbose:
-                _log_chunk(chunk)
+                logger.info("segment %d of %d: %d samples", chunk.segment + 1, chunk.segments, len(chunk.samples))
             yield torch.from_numpy(chunk.samples)[None].float()
             if pause.shape[1]:
                 yield pause.clone()
@@ -199,8 +200,3 @@ class IndexTTS2:
         if options.get("top_k", 0) is None:
             options["top_k"] = 0
         return dataclasses.replace(self.engine.sampling_defaults, **options)
-
-
-def _log_chunk(chunk: AudioChunk) -> None:
-    seconds = len(chunk.samples) / chunk.sample_rate_hz
-    logger.info("segment %d of %d: %.2f s of sound", chunk.segment + 1, chunk.segments, seconds)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indextts.config import SamplingParams
-from indextts.errors import AudioError, EmotionError
+from indextts.errors import AudioError, ConfigError, EmotionError
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +101,12 @@ class SynthesisRequest:
     interval_silence_ms: int = 200
     batch_size: int | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from indextts.decoding.backend import DecodeStep, EagerBackend
+from indextts.decoding.kv_cache import KVCache
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 
@@ -52,15 +53,15 @@ class DeepSpeedBackend(EagerBackend):
             import deepspeed
         except ImportError as error:
             raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
-        self._deepspeed = deepspeed
-        self._ds_config = ds_config
-        self.engine: Any = None
+        # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_allocate`).
+        config = model.config
+        head_size = config.model_dim // config.heads
+        device = model.mel_head.weight.device
+        cache = KVCache(config.layers, 1, config.heads, 1, head_size, device=device, dtype=model.dtype)
+        self.engine = deepspeed.init_inference(DecodeStep(model, cache), config={**ds_config, "dtype": model.dtype})
 
     def _allocate(self, segments: int, capacity: int, like: Tensor) -> None:
         super()._allocate(segments, capacity, like)
-        if self.engine is None:
-            dtype = next(self.model.parameters()).dtype
-            self.engine = self._deepspeed.init_inference(self.decode_step, config={**self._ds_config, "dtype": dtype})
         self.engine.module.cache = self.decode_step.cache
 
     def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, mask: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class UnifiedVoice(nn.Module):
         self.mel_head = nn.Linear(width, config.number_mel_codes)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the weights are in."""
+        return self.mel_head.weight.dtype
+
+    @property
     def max_codes(self) -> int:
         """The most codes one segment can have, the stop code included: the position table ends there."""
         return self.config.max_mel_tokens + 1

@@ -27,7 +27,6 @@ from indextts.types import (
     FromAudio,
     FromText,
     FromVector,
-    FromVoice,
     Voice,
     VoicePrompt,
 )
@@ -117,25 +116,27 @@ class ConditioningStage:
         style = m.style_encoder(audio.style_features(wave_16k))
         frames = torch.tensor([mel.shape[-1]], device=m.device)
         condition = m.s2mel.length_regulator(quantized, frames)
-        lengths = torch.tensor([embedding.shape[1]], device=m.device)
+        heard, lengths = self.gpt_input(embedding)
         return Voice(
             semantic_embedding=embedding,
             prompt_condition=condition,
             prompt_mel=mel,
             style=style,
-            speaker_latents=m.gpt.condition(embedding, lengths),
-            emotion_vector=m.gpt.emotion_vector(embedding, lengths),
+            speaker_latents=m.gpt.condition(heard, lengths),
+            emotion_vector=m.gpt.emotion_vector(heard, lengths),
         )
 
     @torch.inference_mode()
     def _recorded_emotion(self, prompt: VoicePrompt) -> Tensor:
         wave_16k = audio.load_prompt(prompt.data, audio.SEMANTIC_SAMPLE_RATE_HZ, prompt.name).to(self.models.device)
-        embedding = self.semantic_embedding(wave_16k)
-        lengths = torch.tensor([embedding.shape[1]], device=embedding.device)
-        return self.models.gpt.emotion_vector(embedding, lengths)
+        return self.models.gpt.emotion_vector(*self.gpt_input(self.semantic_embedding(wave_16k)))
 
     def semantic_embedding(self, wave_16k: Tensor) -> Tensor:
         """Normalised hidden state of the semantic encoder ``[1, T, D]`` for ``[1, N]`` samples at 16 kHz."""
         features, mask = audio.semantic_features(wave_16k)
         encoder = self.models.semantic_encoder
         return encoder.normalize(encoder(features, mask))
+
+    def gpt_input(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """A semantic embedding in the language model's precision, and its length ``[1]``."""
+        return embedding.to(self.models.gpt.dtype), torch.tensor([embedding.shape[1]], device=embedding.device)

@@ -46,7 +46,7 @@ class SpeechStage:
         sampling = dataclasses.replace(sampling, max_mel_tokens=min(sampling.max_mel_tokens, self.backend.max_codes))
         device = voice.speaker_latents.device
         ids, id_lengths = padded([torch.tensor(s.token_ids, device=device) for s in segments])
-        latents, emotion = voice.speaker_latents, conditioning.emotion_vector
+        latents, emotion = (x.to(gpt.dtype) for x in (voice.speaker_latents, conditioning.emotion_vector))
         prefix, mask = gpt.prefix(latents, emotion, ids, id_lengths)
         drawn = generate(self.backend, prefix, mask, sampling, generator=generator, should_stop=should_stop)
         for segment, codes in zip(segments, drawn.codes, strict=True):

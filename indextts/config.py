@@ -9,6 +9,7 @@ released file carries and inference never reads, which are listed here by name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -19,26 +20,33 @@ import yaml
 
 from indextts.errors import ConfigError
 
-# Keys of the released file that inference does not read. "*" drops a whole section.
+# Keys of the released file that inference does not read. At the top level, "dataset" stands for its whole section.
 UNUSED_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"dataset"}),
-    "gpt": frozenset({"mel_length_compression", "use_mel_codes_as_input", "train_solo_embeddings", "condition_type"}),
-    "gpt.condition_module": frozenset({"input_layer"}),
-    "gpt.emo_condition_module": frozenset({"input_layer"}),
-    "s2mel": frozenset({"dit_type", "reg_loss_type"}),
-    "s2mel.length_regulator": frozenset(
-        {"is_discrete", "vector_quantize", "n_codebooks", "quantizer_dropout", "f0_condition", "n_f0_bins"}
-    ),
+    "gpt": frozenset({"mel_length_compression"}),
+    "s2mel": frozenset({"reg_loss_type"}),
+    "s2mel.length_regulator": frozenset({"n_codebooks", "quantizer_dropout", "n_f0_bins"}),
     "s2mel.DiT": frozenset(
-        {
-            "class_dropout_prob", "block_size", "style_condition", "final_layer_type", "target", "content_type",
-            "f0_condition", "n_f0_bins", "content_codebooks", "is_causal", "long_skip_connection",
-            "zero_prompt_speech_token", "time_as_token", "style_as_token", "uvit_skip_connection",
-            "add_resblock_in_transformer",
-        }
+        {"class_dropout_prob", "block_size", "target", "content_type", "n_f0_bins", "content_codebooks"}
     ),
-    "s2mel.wavenet": frozenset({"p_dropout", "style_condition"}),
-    "vocoder": frozenset({"type", "name", "resblock", "activation", "snake_logscale"}),
+    "s2mel.wavenet": frozenset({"p_dropout"}),
+    "vocoder": frozenset({"type", "name"}),
+}
+
+# Keys that choose between kinds of network, of which only the released kind is built: any other value is an error.
+RELEASED_KIND: dict[str, dict[str, str | bool]] = {
+    "gpt": {"use_mel_codes_as_input": True, "train_solo_embeddings": False, "condition_type": "conformer_perceiver"},
+    "gpt.condition_module": {"input_layer": "conv2d2"},
+    "gpt.emo_condition_module": {"input_layer": "conv2d2"},
+    "s2mel": {"dit_type": "DiT"},
+    "s2mel.length_regulator": {"is_discrete": False, "vector_quantize": False, "f0_condition": False},
+    "s2mel.DiT": {
+        "style_condition": True, "final_layer_type": "wavenet", "f0_condition": False, "is_causal": False,
+        "long_skip_connection": True, "zero_prompt_speech_token": False, "time_as_token": False,
+        "style_as_token": False, "uvit_skip_connection": True, "add_resblock_in_transformer": False,
+    },
+    "s2mel.wavenet": {"style_condition": True},
+    "vocoder": {"resblock": "1", "activation": "snakebeta", "snake_logscale": True},
 }  # fmt: skip
 
 
@@ -225,8 +233,13 @@ class SamplingParams:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise ConfigError(f"{name} must be a number from {low} to {high}, not {value!r}")
-            if isinstance(low, int) and int(value) != value:
-                raise ConfigError(f"{name} must be a whole number, not {value!r}")
+            if isinstance(low, int):
+                if math.trunc(value) != value:
+                    raise ConfigError(f"{name} must be a whole number, not {value!r}")
+                object.__setattr__(self, name, math.trunc(value))
+        for name in ("do_sample", "typical_sampling"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -289,10 +302,14 @@ def build_dataclass(cls: Any, raw: Any, where: str) -> Any:
         raise ConfigError(f"{where or 'configuration'} must be a mapping, not {raw!r}")
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}
-    unknown = set(raw) - known - UNUSED_KEYS.get(where, frozenset())
+    kinds = RELEASED_KIND.get(where, {})
+    unknown = set(raw) - known - set(kinds) - UNUSED_KEYS.get(where, frozenset())
     if unknown:
         keys = ", ".join(f"{where}.{k}" if where else str(k) for k in sorted(map(str, unknown)))
         raise ConfigError(f"unknown configuration key: {keys}")
+    for name, built in kinds.items():
+        if raw.get(name, built) != built:
+            raise ConfigError(f"{where}.{name} must be {built!r}, the only kind built here, not {raw[name]!r}")
     values = {}
     for name in known & set(raw):
         key = f"{where}.{name}" if where else name

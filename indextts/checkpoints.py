@@ -117,9 +117,9 @@ def locate(
         raise CheckpointError(f"unknown auxiliary models {sorted(unknown)}; known are {sorted(AUXILIARY)}")
     root, bundled = resolve_model_dir(model_dir)
     config_file = root / "config.yaml" if bundled or config_path is None else config_path
-    if not config_file.is_file():
-        raise CheckpointError(f"missing model file: {config_file}; {DOWNLOAD_HINT}")
-    config = load_model_config(config_file)
+    if bundled and config_path is not None and config_path.is_file() and config_path.resolve() != config_file:
+        logger.warning("%s is not used: the bundled model has its own configuration", config_path)
+    config = load_model_config(config_file) if config_file.is_file() else ModelConfig()
     paths = {
         "bpe_model": root / config.bpe_model,
         "gpt": root / config.gpt_checkpoint,
@@ -129,7 +129,7 @@ def locate(
         "emo_matrix": root / config.emo_matrix,
         **{key: Path(aux_paths[key]) if key in aux_paths else _find_auxiliary(root, key) for key in AUXILIARY},
     }
-    if missing := [str(path) for path in paths.values() if not path.is_file()]:
+    if missing := [str(path) for path in (config_file, *paths.values()) if not path.is_file()]:
         raise CheckpointError(f"missing model files: {', '.join(missing)}; {DOWNLOAD_HINT}")
     optional = {"qwen_emotion": root / config.qwen_emo_path, "glossary": root / "glossary.yaml"}
     return config, ModelFiles(root=root, config_path=config_file, bundled=bundled, **paths, **optional)

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from indextts.checkpoints import ModelFiles, load_strictly, read_tensors, section, without_allocating
 from indextts.config import ModelConfig
 from indextts.errors import CheckpointError
-from indextts.models import gpt as gpt_module
 from indextts.models import s2mel as s2mel_module
 from indextts.models import semantic_codec as codec_module
-from indextts.models import semantic_encoder as encoder_module
 from indextts.models.bigvgan import BigVGAN
 from indextts.models.campplus import CAMPPlus
 from indextts.models.gpt import UnifiedVoice

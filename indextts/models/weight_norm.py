@@ -8,7 +8,7 @@ but the first (for a transposed convolution that is the input channel axis).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,13 @@ class _WeightNorm(nn.Module):
     weight_g: nn.Parameter
     weight_v: nn.Parameter
 
-    @property
-    def weight(self) -> Tensor:
-        return self.weight_v * (self.weight_g / _norm(self.weight_v))
+    if TYPE_CHECKING:
+        weight: Tensor  # as the layers declare it
+    else:
+
+        @property
+        def weight(self) -> Tensor:
+            return self.weight_v * (self.weight_g / _norm(self.weight_v))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -76,6 +80,11 @@ def unfold_plain_weights(tensors: Mapping[str, Tensor], expected: Collection[str
     return result
 
 
+def _change_class(module: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
+    """Make a layer an instance of the class that ``classes`` has for its own; its parameters stay."""
+    module.__class__ = classes[type(module)]
+
+
 def weight_norm(module: ModuleT) -> ModuleT:
     """Replace the parameter ``weight`` of a layer by ``weight_g`` and ``weight_v`` of the same value.
 
@@ -92,7 +101,7 @@ def weight_norm(module: ModuleT) -> ModuleT:
     del module.weight
     module.weight_g = nn.Parameter(_norm(weight.detach()))
     module.weight_v = nn.Parameter(weight.detach())
-    module.__class__ = _NORMED[type(module)]
+    _change_class(module, _NORMED)
     return module
 
 
@@ -106,6 +115,6 @@ def fold_weight_norm(module: ModuleT) -> ModuleT:
         if isinstance(layer, _WeightNorm):
             weight = layer.weight.detach()
             del layer.weight_g, layer.weight_v
-            layer.__class__ = _PLAIN[type(layer)]
+            _change_class(layer, _PLAIN)
             layer.register_parameter("weight", nn.Parameter(weight))
     return module

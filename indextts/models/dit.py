@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def rotary_angles(frames: int, head_dim: int, device: torch.device) -> tuple[Ten
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (2i, 2i + 1) of ``x [B, heads, F, head_dim]`` by the rotary angles."""
+    """Turn the pairs (2i, 2i + 1) of ``x [..., F, head_dim]`` by the rotary angles."""
     cos, sin = rotary
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
@@ -100,9 +101,11 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        q, k, v = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, attn_mask=mask)
+    def forward(self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor], begin: int = 0) -> Tensor:
+        """``x [B, F, C]`` -> ``[B, F - begin, C]``: frames before ``begin`` are attended to, but do not attend."""
+        qkv = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotate(qkv[:2], rotary)
+        mixed = F.scaled_dot_product_attention(q[:, :, begin:], k, qkv[2], attn_mask=mask)
         return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
@@ -132,11 +135,13 @@ class Block(nn.Module):
         self.skip_in_linear = nn.Linear(2 * width, width) if takes_skip else None
 
     def forward(
-        self, x: Tensor, skip: Tensor | None, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]
-    ) -> Tensor:
+        self, x: Tensor, skip: Tensor | None, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor],
+        begin: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """``x [B, F, C]`` -> ``[B, F - begin, C]``, the frames from ``begin`` on."""
         if self.skip_in_linear is not None and skip is not None:
             x = self.skip_in_linear(torch.cat([x, skip], dim=-1))
-        x = x + self.attention(self.attention_norm(x, time), mask, rotary)
+        x = x[:, begin:] + self.attention(self.attention_norm(x, time), mask, rotary, begin)
         return x + self.feed_forward(self.ffn_norm(x, time))
 
 
@@ -149,13 +154,26 @@ class Transformer(nn.Module):
         self.norm = AdaptiveNorm(width)
         self.head_dim = width // heads
 
-    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None) -> Tensor:
-        """``x [B, F, C]``, ``time [B, 1, C]``, key mask bool ``[B, 1, 1, F]`` -> ``[B, F, C]``."""
-        rotary = rotary_angles(x.shape[1], self.head_dim, x.device)
-        half = len(self.layers) // 2
+    def forward(
+        self, x: Tensor, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor], begin: int = 0
+    ) -> Tensor:
+        """Run the stack.
+
+        Args:
+            x: ``[B, F, C]``.
+            time: ``[B, 1, C]`` time embedding.
+            mask: bool ``[B, 1, 1, F]``, the frames to attend to; None means all.
+            rotary: ``rotary_angles`` of F frames.
+            begin: First frame that is wanted. The last layer computes nothing else for the frames before it than
+                their keys and values.
+
+        Returns:
+            ``[B, F - begin, C]``.
+        """
+        half, last = len(self.layers) // 2, len(self.layers) - 1
         stack: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x = layer(x, stack.pop() if i > half else None, time, mask, rotary)
+            x = layer(x, stack.pop() if i > half else None, time, mask, rotary, begin if i == last else 0)
             if i < half:
                 stack.append(x)
         return self.norm(x, time)
@@ -175,12 +193,37 @@ class FinalLayer(nn.Module):
         return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What the estimator knows besides the noisy mel and the time: the same at every step of a solver.
+
+    Attributes:
+        merged: ``[B, F, C]``, the share of prompt, style and conditions in the input of the transformer.
+        rotary: Rotary angles of F frames.
+        valid: bool ``[B, F]``, frames that count.
+        keys: ``valid`` as the mask of attention, or None where every frame counts.
+        edges: int64 ``[B]``, where the WaveNet mirrors a row.
+        start: First frame of the noisy mel, and of the velocity. The mel is zero in the frames before it.
+    """
+
+    merged: Tensor
+    rotary: tuple[Tensor, Tensor]
+    valid: Tensor
+    keys: Tensor | None
+    edges: Tensor
+    start: int
+
+
 class DiT(nn.Module):
-    """Velocity of the flow at a noisy mel, given prompt, style and conditions."""
+    """Velocity of the flow at a noisy mel, given prompt, style and conditions.
+
+    ``forward`` computes it from scratch. A solver prepares the conditions once and then calls ``velocity``.
+    """
 
     def __init__(self, config: S2MelConfig) -> None:
         super().__init__()
         width, mels = config.DiT.hidden_dim, config.DiT.in_channels
+        self.mels = mels
         if config.wavenet.hidden_dim != width:
             raise ConfigError(
                 f"s2mel.wavenet.hidden_dim ({config.wavenet.hidden_dim}) must equal s2mel.DiT.hidden_dim ({width})"
@@ -216,19 +259,43 @@ class DiT(nn.Module):
         Returns:
             ``[B, 80, F]``; meaningless beyond ``x_lens``.
         """
-        rows, _, frames = x.shape
-        whole = torch.full((rows,), frames, device=x.device)
+        return self.velocity(x, t, self.prepare(prompt_x, x_lens, style, cond, edges))
+
+    def prepare(
+        self, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, cond: Tensor, edges: Tensor | None = None,
+        start: int = 0,
+    ) -> Conditions:  # fmt: skip
+        """All that does not depend on the noisy mel and the time. Arguments as for ``forward`` and ``Conditions``."""
+        rows, _, frames = prompt_x.shape
+        whole = torch.full((rows,), frames, device=prompt_x.device)
         valid = length_mask(whole if x_lens is None else x_lens, frames)
+        parts = [prompt_x.transpose(1, 2), self.cond_projection(cond), style[:, None].expand(-1, frames, -1)]
+        merge = self.cond_x_merge_linear
+        return Conditions(
+            merged=F.linear(torch.cat(parts, dim=-1), merge.weight[:, self.mels :], merge.bias),
+            rotary=rotary_angles(frames, self.transformer.head_dim, prompt_x.device),
+            valid=valid,
+            keys=None if x_lens is None else valid[:, None, None],
+            edges=whole if edges is None else edges,
+            start=start,
+        )
+
+    def velocity(self, x: Tensor, t: Tensor, known: Conditions) -> Tensor:
+        """Velocity ``[B, 80, F - start]`` at a noisy mel of that shape and at flow times ``t [B]``."""
+        # Later frames feel those before the start through attention, and through the WaveNet as far as it reaches.
+        begin = max(0, known.start - self.wavenet.reach)
+        before, between = known.start, known.start - begin
         time = self.t_embedder(t)[:, None]
         noisy = x.transpose(1, 2)
-        parts = [noisy, prompt_x.transpose(1, 2), self.cond_projection(cond), style[:, None].expand(-1, frames, -1)]
-        h = self.cond_x_merge_linear(torch.cat(parts, dim=-1))
-        h = self.transformer(h, time, None if x_lens is None else valid[:, None, None])
-        h = self.skip_linear(torch.cat([h, noisy], dim=-1))
+        h = F.linear(noisy, self.cond_x_merge_linear.weight[:, : self.mels])
+        h = known.merged + F.pad(h, (0, 0, before, 0))
+        h = self.transformer(h, time, known.keys, known.rotary, begin)
+        h = self.skip_linear(torch.cat([h, F.pad(noisy, (0, 0, between, 0))], dim=-1))
         local = self.wavenet(
             self.conv1(h).transpose(1, 2),
-            valid[:, None],
+            known.valid[:, None, begin:],
             self.t_embedder2(t)[:, :, None],
-            whole if edges is None else edges,
+            known.edges - begin,
         )
-        return self.conv2(self.final_layer(local.transpose(1, 2) + self.res_projection(h), time).transpose(1, 2))
+        h = local.transpose(1, 2) + self.res_projection(h)
+        return self.conv2(self.final_layer(h[:, between:], time).transpose(1, 2))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indextts.models.conformer import length_mask
-from indextts.models.dit import DiT
+from indextts.models.dit import Conditions, DiT
 
 
 def join_rows(
@@ -65,27 +65,35 @@ def solve(
     in_prompt = length_mask(prompt_lens, frames)[:, None]
     in_speech = ~in_prompt if x_lens is None else ~in_prompt & length_mask(x_lens, frames)[:, None]
     prompt_x = F.pad(prompt, (0, frames - prompt.shape[2])) * in_prompt
-    x = noise * in_speech
+    start = int(prompt_lens.min())  # no row moves before
+    known = guided_conditions(estimator, prompt_x, x_lens, style, mu, cfg_rate, start)
+    in_speech = in_speech[..., start:]
+    x = noise[..., start:] * in_speech
     times = torch.linspace(0, 1, steps + 1, device=noise.device)
     t = torch.zeros((), device=noise.device)
     for step in times.diff():
-        x = (x + step * guided_velocity(estimator, x, prompt_x, x_lens, t, style, mu, cfg_rate)) * in_speech
+        x = (x + step * guided_velocity(estimator, x, t, known, cfg_rate)) * in_speech
         t = t + step
-    return x
+    return F.pad(x, (start, 0))
 
 
-def guided_velocity(
-    estimator: DiT, x: Tensor, prompt_x: Tensor, x_lens: Tensor | None, t: Tensor, style: Tensor, mu: Tensor,
-    cfg_rate: float,
-) -> Tensor:  # fmt: skip
-    """Velocity ``[B, 80, F]`` at flow time ``t`` (a scalar), pushed away from the unconditional one.
+def guided_conditions(
+    estimator: DiT, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, mu: Tensor, cfg_rate: float, start: int = 0
+) -> Conditions:
+    """Conditions for ``guided_velocity``, from ``start`` on: with guidance, all rows and then all rows without them.
 
-    The unconditional rows have prompt, style and mu zeroed before any projection; they share x.
+    The unconditional rows have prompt, style and mu zeroed before any projection.
     """
+    if cfg_rate != 0:
+        prompt_x, style, mu = (torch.cat([known, torch.zeros_like(known)]) for known in (prompt_x, style, mu))
+        x_lens = None if x_lens is None else x_lens.repeat(2)
+    return estimator.prepare(prompt_x, x_lens, style, mu, edges=x_lens, start=start)
+
+
+def guided_velocity(estimator: DiT, x: Tensor, t: Tensor, known: Conditions, cfg_rate: float) -> Tensor:
+    """Velocity of ``x [B, 80, F]`` at flow time ``t`` (a scalar), pushed away from the unconditional one."""
     if cfg_rate == 0:
-        return estimator(x, prompt_x, x_lens, t.expand(len(x)), style, mu, edges=x_lens)
-    prompt_x, style, mu = (torch.cat([known, torch.zeros_like(known)]) for known in (prompt_x, style, mu))
-    lens = None if x_lens is None else x_lens.repeat(2)
-    velocity = estimator(x.repeat(2, 1, 1), prompt_x, lens, t.expand(2 * len(x)), style, mu, edges=lens)
+        return estimator.velocity(x, t.expand(len(x)), known)
+    velocity = estimator.velocity(x.repeat(2, 1, 1), t.expand(2 * len(x)), known)
     conditional, unconditional = velocity.chunk(2)
     return (1 + cfg_rate) * conditional - cfg_rate * unconditional

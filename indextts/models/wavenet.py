@@ -17,12 +17,12 @@ class NormedConv1d(nn.Module):
         conv = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size, dilation=dilation))
         self.conv = nn.ModuleDict({"conv": conv})
         self.padding = (kernel_size - 1) * dilation
+        self.left = self.padding - self.padding // 2
 
     def forward(self, x: Tensor, edges: Tensor | None = None) -> Tensor:
         """``[B, C, F]`` -> ``[B, out, F]``; rows are mirrored at ``edges [B]``, without them frames are lost."""
         if edges is not None:
-            right = self.padding // 2
-            x = reflect_pad(x, self.padding - right, right, edges)
+            x = reflect_pad(x, self.left, self.padding - self.left, edges)
         return self.conv["conv"](x)
 
 
@@ -59,6 +59,11 @@ class WaveNet(nn.Module):
         self.res_skip_layers = nn.ModuleList(
             NormedConv1d(width, 2 * width if i < layers - 1 else width) for i in range(layers)
         )
+
+    @property
+    def reach(self) -> int:
+        """How many earlier frames a frame feels at most."""
+        return sum(layer.left for layer in self.in_layers if isinstance(layer, NormedConv1d))
 
     def forward(self, x: Tensor, mask: Tensor, time: Tensor, edges: Tensor) -> Tensor:
         """One pass.

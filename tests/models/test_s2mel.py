@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from indextts.config import DiTConfig, LengthRegulatorConfig, S2MelConfig, StyleEncoderConfig, WaveNetConfig
 from indextts.errors import ConfigError, SynthesisError
 from indextts.models.dit import MAX_FRAMES, rotary_angles, rotate
-from indextts.models.flow_matching import guided_velocity, join_rows, solve
+from indextts.models.flow_matching import guided_conditions, guided_velocity, join_rows, solve
 from indextts.models.length_regulator import nearest_indices
 from indextts.models.s2mel import S2Mel
 from indextts.models.wavenet import reflect_pad
@@ -83,12 +83,33 @@ def test_whole_rows_need_no_lengths(model: S2Mel) -> None:
 def test_guidance_extrapolates_from_the_branch_without_conditions(model: S2Mel) -> None:
     x, prompt_x, mu, style = (torch.randn(1, *shape) for shape in ((8, 15), (8, 15), (15, 12), (6,)))
     lens, t = torch.tensor([15]), torch.tensor(0.3)
-    plain = guided_velocity(model.estimator, x, prompt_x, lens, t, style, mu, 0.0)
     zeros = [torch.zeros_like(c) for c in (prompt_x, style, mu)]
-    null = guided_velocity(model.estimator, x, zeros[0], lens, t, zeros[1], zeros[2], 0.0)
-    guided = guided_velocity(model.estimator, x, prompt_x, lens, t, style, mu, 0.7)
+
+    def velocity(prompt_x: Tensor, style: Tensor, mu: Tensor, cfg_rate: float) -> Tensor:
+        known = guided_conditions(model.estimator, prompt_x, lens, style, mu, cfg_rate)
+        return guided_velocity(model.estimator, x, t, known, cfg_rate)
+
+    plain, null = velocity(prompt_x, style, mu, 0.0), velocity(zeros[0], zeros[1], zeros[2], 0.0)
+    guided = velocity(prompt_x, style, mu, 0.7)
     assert (plain - null).abs().max() > 1e-3
     assert_close(guided, plain + 0.7 * (plain - null))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 7, 19])
+@pytest.mark.parametrize("ragged_rows", [False, True])
+def test_velocity_from_a_later_frame_is_the_end_of_the_whole_velocity(
+    model: S2Mel, start: int, ragged_rows: bool
+) -> None:
+    x, prompt_x, mu, style = (torch.randn(2, *shape) for shape in ((8, 23), (8, 23), (23, 12), (6,)))
+    x[..., :start] = 0
+    lens, t = torch.tensor([23, start + 2]) if ragged_rows else None, torch.tensor([0.3, 0.8])
+    whole = model.estimator(x, prompt_x, lens, t, style, mu, edges=lens)
+    known = model.estimator.prepare(prompt_x, lens, style, mu, lens, start)
+    end = model.estimator.velocity(x[..., start:], t, known)
+    assert end.shape == (2, 8, 23 - start)
+    for row, length in enumerate([23, 23] if lens is None else lens.tolist()):
+        assert_close(end[row, :, : length - start], whole[row, :, start:length])
 
 
 def test_gradients_reach_every_weight_under_autocast() -> None:

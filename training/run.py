@@ -3,8 +3,8 @@
     python -m training.run --data DATA --runs RUNS --gpus 0,1 --minutes 25 --pack PACK
 
 Several steps run at a time. A step whose result exists is skipped and a trainer that was cut off resumes, so the same
-command can be given again. ``RUNS/run.log`` tells what happens; every step writes ``RUNS/<step>.out``. The minutes of
-the single trainings are shares of ``--minutes``.
+command can be given again. ``RUNS/run.log`` tells what happens, with the last words of every step, twice a minute and
+where it fails; every step writes ``RUNS/<step>.out``. The minutes of the single trainings are shares of ``--minutes``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-
 ATTEMPTS = 2
+REPORT_EVERY_S = 30
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Run:
         self.gpus = arguments.gpus.split(",")
         self.runs.mkdir(parents=True, exist_ok=True)
         self.log_file = (self.runs / "run.log").open("a", buffering=1)
-        self.begin = time.time()
+        self.begin = self.last_report = time.time()
         self.running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
         self.finished = {step.name for step in STEPS if (self.runs / step.result).exists()}
         self.failures: dict[str, int] = {}
@@ -132,6 +132,19 @@ class Run:
                 else:
                     self.failures[name] = self.failures.get(name, 0) + 1
                 self.log(f"{'end' if code == 0 else f'FAILED ({code})'} {name} after {time.time() - started:.0f} s")
+                if code:
+                    self.log("\n".join(self.last_lines(name, 8)))
+
+    def last_lines(self, name: str, count: int) -> list[str]:
+        """What a step wrote last."""
+        lines = (self.runs / f"{name}.out").read_text(encoding="utf-8", errors="replace").splitlines()
+        return [f"    {name}: {line[:300]}" for line in lines if line.strip()][-count:]
+
+    def report(self) -> None:
+        """Log how far the running steps are, so that a slow one shows."""
+        if self.running and time.time() - self.last_report > REPORT_EVERY_S:
+            self.last_report = time.time()
+            self.log("\n".join(["running:", *(line for name in self.running for line in self.last_lines(name, 1))]))
 
     def available(self) -> set[str]:
         """Finished steps, and how far the speech is."""
@@ -148,6 +161,7 @@ class Run:
             self.start_generation()
         while True:
             self.collect()
+            self.report()
             have, busy = self.available(), set(self.running) | self.finished
             for step in STEPS:
                 hopeless = self.failures.get(step.name, 0) >= ATTEMPTS

@@ -197,6 +197,16 @@ def test_the_encoders_of_the_prompts_begin_later(root: Path, batches: GPTBatches
     assert slowest < train_gpt.ENCODERS_PEAK_LR < train_gpt.PEAK_LR
 
 
+def test_positions_of_codes_and_text_begin_in_one_measure(batches: GPTBatches) -> None:
+    model = UnifiedVoice(batches.config)
+    train_gpt.initialise(model)
+    codes, text = model.mel_pos_embedding.emb.weight, model.text_pos_embedding.emb.weight
+    nearest = (text @ codes.T).argmax(1)
+    within = torch.arange(len(text)) * train_gpt.CODES_PER_TEXT_ID < len(codes)
+    expected = torch.arange(len(text)) * train_gpt.CODES_PER_TEXT_ID
+    assert torch.equal(nearest[within], expected[within])
+
+
 def test_a_worth_is_nothing_where_an_input_is_not_heard(batches: GPTBatches) -> None:
     torch.manual_seed(0)
     model = UnifiedVoice(batches.config).eval()

@@ -44,6 +44,7 @@ WEIGHT_DECAY = 0.01
 NO_CONDITIONS = 0.15  # share of the rows that are trained as the unconditional branch of the guidance
 NO_LATENTS = 0.2  # share of the rows whose latents are left out in the second stage
 DEGRADED_PROMPTS = 0.2  # share of the batches whose prompts sound like bad recordings
+MEL_SCALE, CONDITIONS_SCALE = 0.3, 4.0  # of the initial weights that read them
 HELDOUT_UTTERANCES = 128
 SOLVED_UTTERANCES = 24
 SOLVE_EVERY_EVALUATIONS = 4
@@ -86,7 +87,8 @@ class Latents:
 def initialise(model: S2Mel, mel: Tensor) -> None:
     """Residual branches that begin small, and an output that begins as the mean of the mel ``[frames, n_mels]``.
 
-    The projection of the latents begins small, too: the first stage does not train it.
+    Log-mels are large numbers far from zero, and the conditions are small ones: where they meet, the weights begin so
+    that both weigh about the same. The projection of the latents begins small: the first stage does not train it.
     """
     depth = len(model.estimator.transformer.layers)
     for name, parameter in model.named_parameters():
@@ -97,6 +99,10 @@ def initialise(model: S2Mel, mel: Tensor) -> None:
     assert isinstance(last, nn.Linear) and model.estimator.conv2.bias is not None
     with torch.no_grad():
         model.estimator.conv2.bias.copy_(mel.float().mean(0))
+        mels, width = model.estimator.conv2.weight.shape[:2]
+        model.estimator.cond_x_merge_linear.weight[:, : 2 * mels].mul_(MEL_SCALE)
+        model.estimator.cond_x_merge_linear.weight[:, 2 * mels : 2 * mels + width].mul_(CONDITIONS_SCALE)
+        model.estimator.skip_linear.weight[:, width:].mul_(MEL_SCALE)
         last.weight.mul_(0.1)
         last.bias.zero_()
 

@@ -1,9 +1,9 @@
 """Trained weights to the files of ``checkpoints/nano``: the official layout in safetensors, int8 rows or half precision.
 
-    python training/export.py --runs RUNS --out checkpoints/nano
+    python -m training.export --runs RUNS --out checkpoints/nano
 
-Large matrices are stored as int8 with one scale a
-row (``indextts.checkpoints.read_tensors`` expands them); everything else is stored in half precision.
+Large matrices are stored as int8 with one scale a row (``indextts.checkpoints.read_tensors`` expands them); everything
+else is stored in half precision.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-# trained file -> (file of the bundled model, whether its large matrices are stored as int8)
+# trained file -> file of the bundled model
 FILES = {
-    "semantic_encoder": ("hf_cache/w2v-bert-2.0/model.safetensors", True),
-    "wav2vec2bert_stats": ("wav2vec2bert_stats.safetensors", True),
-    "semantic_codec": ("hf_cache/semantic_codec_model.safetensors", True),
-    "campplus": ("hf_cache/campplus_cn_common.safetensors", True),
-    "gpt": ("gpt.safetensors", True),
-    "s2mel": ("s2mel.safetensors", True),
-    "vocoder": ("hf_cache/bigvgan/bigvgan_generator.safetensors", True),
-    "feat1": ("feat1.safetensors", True),
-    "feat2": ("feat2.safetensors", True),
+    "semantic_encoder": "hf_cache/w2v-bert-2.0/model.safetensors",
+    "wav2vec2bert_stats": "wav2vec2bert_stats.safetensors",
+    "semantic_codec": "hf_cache/semantic_codec_model.safetensors",
+    "campplus": "hf_cache/campplus_cn_common.safetensors",
+    "gpt": "gpt.safetensors",
+    "s2mel": "s2mel.safetensors",
+    "vocoder": "hf_cache/bigvgan/bigvgan_generator.safetensors",
+    "feat1": "feat1.safetensors",
+    "feat2": "feat2.safetensors",
 }
 MIN_INT8_VALUES = 4096
 
@@ -38,11 +38,11 @@ def to_int8_rows(value: Tensor) -> tuple[Tensor, Tensor]:
     return quantised.to(torch.int8).reshape(value.shape), scale
 
 
-def compact(tensors: dict[str, Tensor], int8: bool) -> dict[str, Tensor]:
+def compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as they are stored."""
     stored: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        if int8 and value.is_floating_point() and value.ndim >= 2 and value.numel() >= MIN_INT8_VALUES:
+        if value.is_floating_point() and value.ndim >= 2 and value.numel() >= MIN_INT8_VALUES:
             stored[key], stored[f"{key}.scale"] = to_int8_rows(value)
         else:
             stored[key] = value.half() if value.is_floating_point() else value
@@ -52,12 +52,12 @@ def compact(tensors: dict[str, Tensor], int8: bool) -> dict[str, Tensor]:
 def export(runs: Path, out: Path) -> dict[str, int]:
     """Write every file whose trained weights exist in ``runs``; returns their sizes in bytes by name."""
     sizes = {}
-    for name, (target, int8) in FILES.items():
+    for name, target in FILES.items():
         source = runs / f"{name}.safetensors"
         if source.is_file():
             path = out / target
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(compact(load_file(source), int8), path)
+            save_file(compact(load_file(source)), path)
             sizes[target] = path.stat().st_size
     return sizes
 
@@ -70,7 +70,8 @@ def main() -> None:
     sizes = export(arguments.runs, arguments.out)
     for name, size in sizes.items():
         print(f"{size / 1e6:8.2f} MB  {name}")
-    print(f"{sum(sizes.values()) / 1e6:8.2f} MB  in all; missing: {sorted(set(v[0] for v in FILES.values()) - set(sizes))}")
+    missing = sorted(set(FILES.values()) - set(sizes))
+    print(f"{sum(sizes.values()) / 1e6:8.2f} MB  in all; missing: {missing}")
 
 
 if __name__ == "__main__":

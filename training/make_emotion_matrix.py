@@ -31,7 +31,8 @@ BATCH = 64
 def cluster(points: Tensor, count: int, generator: torch.Generator, steps: int = 20) -> Tensor:
     """Cosine k-means: the cluster ``[P]`` of each of ``points [P, D]``; every cluster has at least one point."""
     points = torch.nn.functional.normalize(points, dim=1)
-    centres = points[torch.randperm(len(points), generator=generator, device=generator.device)[:count].to(points.device)]
+    drawn = torch.randperm(len(points), generator=generator, device=generator.device)[:count]
+    centres = points[drawn.to(points.device)]
     nearest = torch.zeros(len(points), dtype=torch.long, device=points.device)
     for _ in range(steps):
         nearest = (points @ centres.T).argmax(1)

@@ -1,4 +1,4 @@
-"""Trained weights to the files of ``checkpoints/nano``: the official layout in safetensors, int8 rows or half precision.
+"""Trained weights to the files of ``checkpoints/nano``: the official layout in safetensors, int8 rows or half floats.
 
     python -m training.export --runs RUNS --out checkpoints/nano
 

@@ -31,10 +31,10 @@ MIN_INT8_VALUES = 4096
 
 
 def to_int8_rows(value: Tensor) -> tuple[Tensor, Tensor]:
-    """``[R, ...]`` to int8 of the same shape and float16 scales ``[R]``, so that ``int8 * scale`` restores it."""
+    """``[R, ...]`` to int8 of the same shape and float32 scales ``[R]``, so that ``int8 * scale`` restores it."""
     rows = value.float().reshape(len(value), -1)
-    scale = (rows.abs().amax(1) / 127).clamp(min=6e-8).half()
-    quantised = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+    scale = (rows.abs().amax(1) / 127).clamp(min=1e-12)
+    quantised = (rows / scale[:, None]).round().clamp(-127, 127)
     return quantised.to(torch.int8).reshape(value.shape), scale
 
 

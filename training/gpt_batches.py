@@ -23,7 +23,7 @@ from training.semantics import Semantics
 FRAME_HZ = 50
 MIN_PROMPT_S = 2.0
 PROMPT_WIDTHS = (257, 497)  # longest prompt of a batch in frames; half of it, rounded down, is a multiple of 8
-CODE_GROUPS, TEXT_GROUPS = 8, 3  # utterances are grouped by their number of codes, then by that of text ids
+CODE_GROUPS, TEXT_GROUPS = 16, 2  # utterances are grouped by their number of codes, then by that of text ids
 SMALLEST_GROUP = 64
 MIN_PROMPT_FRAMES = 40
 SAME_STYLE_PROMPT = 0.5  # how often a prompt in the style of the target is preferred

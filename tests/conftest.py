@@ -38,7 +38,7 @@ def tiny_model_dir(own_golden: GoldenSet, tmp_path_factory: pytest.TempPathFacto
     from tests.tiny_model import write_model
 
     folder = tmp_path_factory.mktemp("tiny_model")
-    write_model(own_golden, folder)
+    write_model(own_golden, folder, solver_steps=3)
     return folder
 
 

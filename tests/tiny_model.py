@@ -14,13 +14,13 @@ from indextts.checkpoints import AUXILIARY
 from tests.golden.conftest import GoldenSet
 
 
-def write_model(golden: GoldenSet, folder: Path) -> None:
+def write_model(golden: GoldenSet, folder: Path, solver_steps: int = 25) -> None:
     """The golden weights as an official download: pickles, nested dicts, auxiliary models under ``hf_cache``."""
     manifest = golden.manifest["end_to_end"]
     config = {k: v for k, v in manifest["config"].items() if k not in ("gpt_layer_dims", "campplus", "bigvgan")}
     style_encoder = dict(manifest["config"]["campplus"])
     assert style_encoder.pop("embedding_size") == config["s2mel"]["style_encoder"]["dim"]
-    s2mel = {**config["s2mel"], "gpt_layer_dims": manifest["config"]["gpt_layer_dims"]}
+    s2mel = {**config["s2mel"], "gpt_layer_dims": manifest["config"]["gpt_layer_dims"], "steps": solver_steps}
     s2mel["style_encoder"] = {**s2mel["style_encoder"], **style_encoder}
     w2v = {**config["w2v_bert"], "output_layer": 17}
     config = {**config, "s2mel": s2mel, "w2v_bert": w2v, "vocoder": manifest["config"]["bigvgan"]}

@@ -1,0 +1,137 @@
+"""Options on a machine without CUDA: what is applied, what is reported, what ``strict`` refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from indextts.accel import accelerate
+from indextts.accel.deepspeed import DEFAULT_DS_CONFIG, DeepSpeedBackend, load_ds_config
+from indextts.config import EngineConfig, SamplingParams
+from indextts.decoding.backend import DecodeStep, EagerBackend
+from indextts.engine import Engine
+from indextts.errors import ConfigError, UnsupportedOption
+from indextts.stages.speech import SpeechStage
+from indextts.types import SynthesisRequest, VoicePrompt
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fp16": {"fp16": True},
+    "bf16": {"bf16": True},
+    "cuda-kernel": {"cuda_kernel": True},
+    "cuda-graph": {"cuda_graph": True},
+    "cpu-offload": {"cpu_offload": True},
+    "ds-tp-size": {"ds_tp_size": 2},
+}
+
+
+@pytest.fixture
+def config(tiny_model_dir: Path) -> EngineConfig:
+    return EngineConfig(model_dir=tiny_model_dir, device="cpu")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_the_cpu_cannot_do_is_reported_with_a_reason(
+    tiny_engine: Engine, config: EngineConfig, option: str
+) -> None:
+    config = dataclasses.replace(config, **OPTIONS[option])
+    backend, report = accelerate(tiny_engine.models, config)
+    assert type(backend) is EagerBackend
+    (entry,) = [entry for entry in report.entries if not entry.honoured]
+    assert entry.option == option and entry.reason and entry.running in ("off", "fp32")
+    assert any(option in line and entry.reason in line for line in report.lines())
+    assert tiny_engine.models.gpt.dtype == torch.float32
+    with pytest.raises(UnsupportedOption, match=f"--{option}: "):
+        accelerate(tiny_engine.models, dataclasses.replace(config, strict=True))
+
+
+def test_strict_names_all_that_is_refused(config: EngineConfig) -> None:
+    with pytest.raises(UnsupportedOption, match=r"--fp16: .*--cuda-kernel: "):
+        Engine.load(dataclasses.replace(config, fp16=True, cuda_kernel=True, strict=True))
+
+
+def test_nothing_asked_is_nothing_refused(tiny_engine: Engine, config: EngineConfig) -> None:
+    _, report = accelerate(tiny_engine.models, dataclasses.replace(config, strict=True))
+    assert all(entry.honoured for entry in report.entries)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_language_model_in_half_precision_speaks(
+    config: EngineConfig, recordings: tuple[Path, Path], dtype: torch.dtype
+) -> None:
+    """What ``--fp16`` and ``--bf16`` do to the weights on CUDA, done here."""
+    engine = Engine.load(config)
+    engine.models.gpt.to(dtype)
+    sampling = SamplingParams(max_mel_tokens=8, num_beams=2)
+    request = SynthesisRequest("Hello there.", VoicePrompt.from_path(recordings[0]), sampling=sampling, seed=1)
+    assert engine.stages.conditioning(request.voice, request.emotion, "", 1).emotion_vector.dtype == dtype
+    assert np.abs(engine.synthesize(request).samples).max() > 0
+
+
+@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_deepspeed_draws_the_same_codes(
+    tiny_engine: Engine, config: EngineConfig, recordings: tuple[Path, Path], num_beams: int
+) -> None:
+    backend, report = accelerate(tiny_engine.models, dataclasses.replace(config, deepspeed=True, strict=True))
+    assert isinstance(backend, DeepSpeedBackend)
+    from deepspeed.inference.engine import InferenceEngine
+
+    assert isinstance(backend.engine, InferenceEngine) and isinstance(backend.engine.module, DecodeStep)
+    assert [str(entry) for entry in report.entries if entry.option == "deepspeed"] == [
+        "deepspeed: decoding through deepspeed.init_inference"
+    ]
+    calls: list[int] = []
+    backend.engine.register_forward_hook(lambda *_: calls.append(1))
+    sampling = SamplingParams(max_mel_tokens=12, num_beams=num_beams, do_sample=False)
+    eager = tiny_engine.stages.speech
+    conditioning = tiny_engine.stages.conditioning
+    request = SynthesisRequest("", VoicePrompt.from_path(recordings[0]))
+    condition = conditioning(request.voice, request.emotion, "", 0)
+    fast = SpeechStage(tiny_engine.models.gpt, backend)
+    for text in ("Hello there, my friend. How are you?", "Goodbye."):  # a second batch has another size
+        segments = tiny_engine.segment(text, 8)
+        before = len(calls)
+        expected = eager(segments, condition, sampling, None)
+        assert len(calls) == before
+        spoken = fast(segments, condition, sampling, None)
+        assert len(calls) - before >= max(len(speech.codes) for speech in spoken) - 1
+        for one, other in zip(expected, spoken, strict=True):
+            assert torch.equal(one.codes, other.codes)
+
+
+def test_the_default_deepspeed_configuration() -> None:
+    assert load_ds_config(None) == load_ds_config(DEFAULT_DS_CONFIG)
+    assert load_ds_config(None)["replace_with_kernel_inject"] is False
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"train_batch_size": 4}', "'train_batch_size' is not supported"),
+        ('{"replace_with_kernel_inject": true}', "replace_with_kernel_inject must be false"),
+        ('{"enable_cuda_graph": "maybe"}', "enable_cuda_graph must be false"),
+        ("[]", "not a JSON object"),
+        ("{", "cannot read"),
+    ],
+)
+def test_a_bad_deepspeed_configuration_is_refused_by_name(
+    tmp_path: Path, config: EngineConfig, tiny_engine: Engine, content: str, says: str
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=says) as caught:
+        accelerate(tiny_engine.models, dataclasses.replace(config, deepspeed=True, ds_config=path))
+    assert "mine.json" in str(caught.value)
+
+
+def test_comments_are_welcome(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{\n  // said aloud\n  "enable_cuda_graph": false /* for now */\n}')
+    assert load_ds_config(path) == {"enable_cuda_graph": False}
+    with pytest.raises(ConfigError, match=r"nowhere\.json"):
+        load_ds_config(tmp_path / "nowhere.json")

@@ -1,0 +1,343 @@
+"""The run as a whole, on the tiny model: order, silence, seeds, sharing between threads, stopping, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import shutil
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from indextts import audio
+from indextts.config import EngineConfig, SamplingParams
+from indextts.engine import Engine, plan_batches
+from indextts.errors import (
+    AudioError,
+    Cancelled,
+    CheckpointError,
+    ConfigError,
+    EmotionError,
+    IndexTTSError,
+    SynthesisError,
+    TextError,
+)
+from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
+
+TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
+SHORT = SamplingParams(max_mel_tokens=10, num_beams=1)
+
+
+@pytest.fixture(scope="session")
+def voices(recordings: tuple[Path, Path]) -> tuple[VoicePrompt, VoicePrompt]:
+    return VoicePrompt.from_path(recordings[0]), VoicePrompt.from_path(recordings[1])
+
+
+@pytest.fixture
+def ask(voices: tuple[VoicePrompt, VoicePrompt]) -> Callable[..., SynthesisRequest]:
+    """A request of several segments; arguments replace what differs."""
+
+    def make(**changes: Any) -> SynthesisRequest:
+        usual = {"text": TEXT, "voice": voices[0], "sampling": SHORT, "max_text_tokens_per_segment": 12, "seed": 7}
+        return SynthesisRequest(**{**usual, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("silence_ms", [200, 1, 0, -5])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_whole_is_its_chunks_with_silence_only_between(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], silence_ms: int, batch_size: int
+) -> None:
+    request = ask(interval_silence_ms=silence_ms, batch_size=batch_size)
+    chunks = list(tiny_engine.stream(request))
+    whole = tiny_engine.synthesize(request)
+    assert np.array_equal(np.concatenate([chunk.samples for chunk in chunks]), whole.samples)
+    count = len(tiny_engine.segment(TEXT, 12))
+    assert count >= 3 and whole.segments == count
+    pauses = max(0, silence_ms) > 0
+    expected = [(i, silent) for i in range(count) for silent in ((False, True) if pauses else (False,))]
+    assert [(c.segment, c.is_silence) for c in chunks] == (expected[:-1] if pauses else expected)
+    for chunk in chunks:
+        assert chunk.samples.dtype == np.int16 and chunk.segments == count
+        if chunk.is_silence:
+            assert len(chunk.samples) == 22050 * silence_ms // 1000 and not chunk.samples.any()
+
+
+def test_segments_are_planned_in_order() -> None:
+    segments = [Segment(i, ("a",), (5,)) for i in range(5)]
+    assert [[s.index for s in batch] for batch in plan_batches(segments, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_the_seed_decides(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    first, again, other = (tiny_engine.synthesize(ask(seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.samples, again.samples) and first.seed == 1
+    assert not np.array_equal(first.samples, other.samples)
+
+
+def test_without_a_seed_one_is_drawn_and_told(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    drawn = tiny_engine.synthesize(ask(seed=None))
+    assert np.array_equal(drawn.samples, tiny_engine.synthesize(ask(seed=drawn.seed)).samples)
+    assert tiny_engine.synthesize(ask(seed=None)).seed != drawn.seed
+
+
+def test_other_random_numbers_do_not_matter(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    torch.manual_seed(1)
+    first = tiny_engine.synthesize(ask()).samples
+    torch.manual_seed(2)
+    assert np.array_equal(first, tiny_engine.synthesize(ask()).samples)
+
+
+def test_callers_in_threads_get_what_they_get_alone(
+    tiny_model_dir: Path, ask: Callable[..., SynthesisRequest], voices: tuple[VoicePrompt, VoicePrompt]
+) -> None:
+    requests = [
+        ask(voice=voice, emotion=emotion, batch_size=size, sampling=dataclasses.replace(SHORT, num_beams=beams))
+        for voice, emotion, size, beams in [
+            (voices[0], FromVector((0.6, *[0.0] * 7)), 1, 1),
+            (voices[1], FromVector((0.6, *[0.0] * 7)), 2, 1),
+            (voices[0], FromAudio(voices[1], 0.5), 4, 2),
+            (voices[1], FromAudio(voices[0]), 1, 3),
+        ]
+    ]
+    config = EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_entries=1)
+    engine = Engine.load(config)  # one cache entry: voices push each other out all the time
+    alone = [engine.synthesize(request).samples for request in requests]
+    assert len({samples.tobytes() for samples in alone}) == len(requests)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        together = list(pool.map(engine.synthesize, requests * 2))
+    for expected, result in zip(alone * 2, together, strict=True):
+        assert np.array_equal(expected, result.samples)
+
+
+def test_callers_take_turns(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    """A short request that comes while a long one is under way does not wait for its end."""
+    finished: list[str] = []
+    under_way = threading.Event()
+
+    def speak_long() -> None:
+        for _ in tiny_engine.stream(ask(text=TEXT * 4)):
+            under_way.set()
+        finished.append("long")
+
+    long = threading.Thread(target=speak_long)
+    long.start()
+    assert under_way.wait(60)
+    tiny_engine.synthesize(ask(text="Goodbye."))
+    finished.append("short")
+    long.join()
+    assert finished == ["short", "long"]
+
+
+def test_progress_rises_to_one(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    steps: list[Progress] = []
+    tiny_engine.synthesize(ask(), on_progress=steps.append)
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions) and fractions[0] == 0.0 and fractions[-1] == 1.0
+    assert {step.segment for step in steps} == set(range(steps[-1].segments))
+
+
+def test_what_was_cut_off_is_told(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    result = tiny_engine.synthesize(ask(text="Hello.", sampling=dataclasses.replace(SHORT, max_mel_tokens=3)))
+    assert result.warnings == ("segment 1 was cut off at 3 codes",)
+    assert result.timings.total_s >= result.timings.speech_s > 0 < result.timings.vocoder_s
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    counter = itertools.count()
+    return lambda: next(counter) >= calls
+
+
+@pytest.mark.parametrize("calls", [0, 1, 5, 20])
+def test_cancelling(tiny_engine: Engine, ask: Callable[..., SynthesisRequest], calls: int) -> None:
+    with pytest.raises(Cancelled):
+        tiny_engine.synthesize(ask(), should_stop=stop_after(calls))
+    assert len(tiny_engine.synthesize(ask()).samples)
+
+
+def test_cancelling_while_others_have_their_turn(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    with tiny_engine.turns.take(lambda: None), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(tiny_engine.synthesize, ask(), should_stop=stop_after(3))
+        with pytest.raises(Cancelled):
+            waiting.result(timeout=10)
+
+
+def test_a_dropped_stream_frees_the_engine(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    stream = tiny_engine.stream(ask())
+    assert isinstance(stream, Iterator)
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:  # not even a stream that is held and not read keeps others waiting
+        assert len(pool.submit(tiny_engine.synthesize, ask(text="Goodbye.")).result(timeout=60).samples)
+
+
+@pytest.mark.parametrize("speech_takes_s", [0.0, 31.0])
+def test_the_timeout_is_told_by_name(
+    tiny_engine: Engine,
+    ask: Callable[..., SynthesisRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    speech_takes_s: float,
+) -> None:
+    """Time is pretended to leap when codes have been drawn for a while, or between two chunks."""
+    leap = [0.0]
+    clock = time.perf_counter
+    monkeypatch.setattr("indextts.engine.time.perf_counter", lambda: clock() + leap[0])
+    monkeypatch.setattr(tiny_engine, "config", dataclasses.replace(tiny_engine.config, inference_timeout_s=30.0))
+
+    def look() -> bool:
+        leap[0] = max(leap[0], speech_takes_s if counter["looks"] > 5 else 0.0)
+        counter["looks"] += 1
+        return False
+
+    counter = {"looks": 0}
+    stream = tiny_engine.stream(ask(), should_stop=look)
+    with pytest.raises(SynthesisError, match="timeout of 30 s"):
+        for _ in stream:
+            leap[0] += 16.0
+
+
+def recording(path: Path, samples: np.ndarray, rate_hz: int = 22050) -> bytes:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(samples.astype(np.int16).tobytes())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "?!... --", "，。！"])
+def test_texts_without_speech(tiny_engine: Engine, ask: Callable[..., SynthesisRequest], text: str) -> None:
+    with pytest.raises(TextError):
+        next(tiny_engine.stream(ask(text=text)))
+
+
+def test_unusable_recordings(tiny_engine: Engine, ask: Callable[..., SynthesisRequest], tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-9000, 9000, 22050)
+    for content, says in [
+        (b"RIFF but no sound", "cannot decode"),
+        (b"", "empty"),
+        (recording(tmp_path / "short.wav", noise[:6000]), "too short"),
+        (recording(tmp_path / "silent.wav", noise * 0), "silent"),
+    ]:
+        prompt = VoicePrompt(content, "mine.wav")
+        for request in (ask(voice=prompt), ask(emotion=FromAudio(prompt))):
+            with pytest.raises(AudioError, match=says) as caught:
+                next(tiny_engine.stream(request))
+            assert "mine.wav" in str(caught.value)
+    with pytest.raises(AudioError, match=r"nowhere\.wav"):
+        VoicePrompt.from_path(tmp_path / "nowhere.wav")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"emotion": lambda: FromVector((0.5,) * 7)}, EmotionError),
+        ({"emotion": lambda: FromVector((math.nan,) * 8)}, EmotionError),
+        ({"emotion": lambda: FromText("sad")}, EmotionError),  # the tiny model has no Qwen folder
+        ({"batch_size": lambda: 0}, ConfigError),
+        ({"seed": lambda: -1}, ConfigError),
+        ({"seed": lambda: 2**63}, ConfigError),
+        ({"max_text_tokens_per_segment": lambda: 1}, TextError),
+    ],
+)
+def test_unusable_requests(
+    tiny_engine: Engine,
+    ask: Callable[..., SynthesisRequest],
+    changes: dict[str, Callable[[], Any]],
+    error: type[IndexTTSError],
+) -> None:
+    with pytest.raises(error):
+        next(tiny_engine.stream(ask(**{name: make() for name, make in changes.items()})))
+
+
+def test_a_failure_leaves_the_engine_usable(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tiny_engine.synthesize(ask()).samples
+    bias = tiny_engine.models.gpt.mel_head.bias
+    stop = tiny_engine.models.config.gpt.stop_mel_token
+    before = bias[stop].item()
+    bias[stop] = 1e4
+    try:
+        with pytest.raises(SynthesisError, match="no speech for segment 1"):
+            tiny_engine.synthesize(ask())
+    finally:
+        bias[stop] = before
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(tiny_engine.stages.vocoder, "vocoder", lambda mel: 1 / 0)
+        tiny_engine.synthesize(ask())
+    with monkeypatch.context() as patch, pytest.raises(SynthesisError, match="NaN"):
+        patch.setattr(tiny_engine.stages.vocoder, "vocoder", lambda mel: mel[:, :1] * math.nan)
+        tiny_engine.synthesize(ask())
+    assert np.array_equal(expected, tiny_engine.synthesize(ask()).samples)
+
+
+def test_a_voice_is_heard_once(
+    tiny_model_dir: Path, ask: Callable[..., SynthesisRequest], voices: tuple[VoicePrompt, VoicePrompt]
+) -> None:
+    engine = Engine.load(EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_entries=2))
+    stage, heard = engine.stages.conditioning, []
+    original = stage._voice
+    stage._voice = lambda prompt: (heard.append(prompt.name), original(prompt))[1]  # type: ignore[method-assign]
+    copy = VoicePrompt(voices[0].data, "a copy of it")  # known by its content
+    for prompt in (voices[0], copy, voices[1], voices[1], voices[0]):
+        stage.voice(prompt)
+    assert heard == [voices[0].name, voices[1].name]
+    for prompt in (VoicePrompt(voices[0].data + b"\0", "a third"), voices[1], voices[0]):  # room for two only
+        stage.voice(prompt)
+    assert heard[2:] == ["a third", voices[1].name, voices[0].name]
+
+
+def test_prompt_and_emotion_recording_are_resampled_differently(
+    tiny_engine: Engine, voices: tuple[VoicePrompt, VoicePrompt]
+) -> None:
+    """Spec quirk 4: the voice goes through 22.05 kHz to 16 kHz, an emotion recording straight to 16 kHz."""
+    stage = tiny_engine.stages.conditioning
+    of_voice, of_emotion = stage.voice(voices[0]).emotion_vector, stage.recorded_emotion(voices[0])
+    assert not torch.equal(of_voice, of_emotion)
+    for wave_16k, expected in [
+        (audio.resample_22k_to_16k(audio.load_prompt(voices[0].data, 22050)), of_voice),
+        (audio.load_prompt(voices[0].data, 16000), of_emotion),
+    ]:
+        heard = stage.models.gpt.emotion_vector(*stage.gpt_input(stage.semantic_embedding(wave_16k)))
+        assert torch.equal(heard, expected)
+
+
+def test_an_emotion_vector_may_exceed_one(tiny_engine: Engine, voices: tuple[VoicePrompt, VoicePrompt]) -> None:
+    """Spec quirk 13: neither bias nor cap; beyond a sum of one the voice's own emotion is subtracted."""
+    stage = tiny_engine.stages.conditioning
+    values = (0.9, 0.0, 0.8, *[0.0] * 5)
+    got = stage(voices[0], FromVector(values), "", 0).emotion_vector
+    own = stage.recorded_emotion(voices[0])
+    rows = stage.emotions.mix(list(values), stage.voice(voices[0]).style, torch.zeros_like(own), None)
+    torch.testing.assert_close(got, rows - 0.7 * own)
+
+
+def test_incomplete_and_broken_model_folders(tiny_model_dir: Path, tmp_path: Path) -> None:
+    def load_without(*names: str, **changed: str) -> None:
+        folder = tmp_path / "-".join([*names, *changed])
+        shutil.copytree(tiny_model_dir, folder)
+        for name in names:
+            (folder / name).unlink()
+        for name, content in changed.items():
+            (folder / name.replace("_", ".")).write_text(content)
+        Engine.load(EngineConfig(model_dir=folder, device="cpu"))
+
+    with pytest.raises(CheckpointError, match=r"gpt\.pth.*feat1\.pt"):
+        load_without("gpt.pth", "feat1.pt")
+    with pytest.raises(CheckpointError, match=r"config\.yaml, .*s2mel\.pth"):
+        load_without("config.yaml", "s2mel.pth")
+    with pytest.raises(ConfigError, match="not a mapping"):
+        load_without(config_yaml="just words")
+    with pytest.raises(CheckpointError, match=r"cannot read.*gpt\.pth"):
+        load_without(gpt_pth="no pickle")
+    with pytest.raises(IndexTTSError, match=r"bpe\.model"):
+        load_without(bpe_model="no vocabulary")

@@ -82,3 +82,8 @@ def test_making_a_normalizer_loads_no_grammar(monkeypatch: pytest.MonkeyPatch) -
     normalizer = TextNormalizer()
     with pytest.raises(ImportError):
         normalizer("text")
+
+
+def test_contractions_are_found_inside_words() -> None:
+    """Spec quirk 37."""
+    assert TextNormalizer(None, identity, identity)("A rabbit's ear, and this's it.") == "A rabbit is ear, and this is it."

@@ -178,7 +178,7 @@ class WaveNetConfig:
 
 @dataclass(frozen=True)
 class S2MelConfig:
-    """Speech codes to mel (spec 9). ``steps`` and ``cfg_rate`` are the solver's."""
+    """Speech codes to mel (spec 9). ``steps`` and ``cfg_rate`` are the solver's; it sees ``prompt_s`` of a prompt."""
 
     preprocess_params: PreprocessConfig = field(default_factory=PreprocessConfig)
     style_encoder: StyleEncoderConfig = field(default_factory=StyleEncoderConfig)
@@ -189,6 +189,7 @@ class S2MelConfig:
     frames_per_code: float = 1.72
     steps: int = 25
     cfg_rate: float = 0.7
+    prompt_s: float = 15.0
 
 
 @dataclass(frozen=True)

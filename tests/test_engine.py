@@ -341,3 +341,17 @@ def test_incomplete_and_broken_model_folders(tiny_model_dir: Path, tmp_path: Pat
         load_without(gpt_pth="no pickle")
     with pytest.raises(IndexTTSError, match=r"bpe\.model"):
         load_without(bpe_model="no vocabulary")
+
+
+def test_the_flow_sees_the_end_of_a_long_prompt(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    """``prompt_s`` shortens what stands in front of the mel, and nothing else of the voice."""
+    stage, prompt = tiny_engine.stages.conditioning, ask().voice
+    whole = stage._voice(prompt)
+    s2mel = dataclasses.replace(stage.models.config.s2mel, prompt_s=0.2)
+    config = dataclasses.replace(stage.models.config, s2mel=s2mel)
+    cut = type(stage)(dataclasses.replace(stage.models, config=config), stage.emotions, None, 1)._voice(prompt)
+    frames = int(0.2 * 22050 / 256)
+    assert cut.prompt_mel.shape[-1] == cut.prompt_condition.shape[1] == frames < whole.prompt_mel.shape[-1]
+    assert torch.equal(cut.prompt_mel, whole.prompt_mel[..., -frames:])
+    assert torch.equal(cut.prompt_condition, whole.prompt_condition[:, -frames:])
+    assert torch.equal(cut.speaker_latents, whole.speaker_latents)

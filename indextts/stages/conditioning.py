@@ -117,10 +117,11 @@ class ConditioningStage:
         frames = torch.tensor([mel.shape[-1]], device=m.device)
         condition = m.s2mel.length_regulator(quantized, frames)
         heard, lengths = self.gpt_input(embedding)
+        seen = max(1, int(config.prompt_s * rate / config.preprocess_params.spect_params.hop_length))
         return Voice(
             semantic_embedding=embedding,
-            prompt_condition=condition,
-            prompt_mel=mel,
+            prompt_condition=condition[:, -seen:],
+            prompt_mel=mel[..., -seen:],
             style=style,
             speaker_latents=m.gpt.condition(heard, lengths),
             emotion_vector=m.gpt.emotion_vector(heard, lengths),

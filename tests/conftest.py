@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,17 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)  # the tensors of nearly all tests are so small that more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The programs set up logging for the whole process; the next test shall not notice."""
+    root, own = logging.getLogger(), [logging.getLogger(name) for name in ("indextts", "webui")]
+    handlers, levels = root.handlers[:], [logger.level for logger in (root, *own)]
+    yield
+    root.handlers[:] = handlers
+    for logger, level in zip((root, *own), levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -13,17 +11,6 @@ import pytest
 import webui
 from indextts.config import EngineConfig
 from indextts.errors import CheckpointError
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """``webui.main`` sets up logging for the whole process."""
-    root, own = logging.getLogger(), [logging.getLogger(name) for name in ("indextts", "webui")]
-    handlers, levels = root.handlers[:], [logger.level for logger in (root, *own)]
-    yield
-    root.handlers[:] = handlers
-    for logger, level in zip((root, *own), levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture

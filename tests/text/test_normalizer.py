@@ -86,4 +86,4 @@ def test_making_a_normalizer_loads_no_grammar(monkeypatch: pytest.MonkeyPatch) -
 
 def test_contractions_are_found_inside_words() -> None:
     """Spec quirk 37."""
-    assert TextNormalizer(None, identity, identity)("A rabbit's ear, and this's it.") == "A rabbit is ear, and this is it."
+    assert TextNormalizer(None, identity, identity)("This's a rabbit's ear.") == "This is a rabbit is ear."

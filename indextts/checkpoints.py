@@ -93,7 +93,7 @@ def resolve_model_dir(model_dir: Path) -> tuple[Path, bool]:
         return model_dir, model_dir.resolve() == BUNDLED_DIR
     if not model_dir.is_dir() and model_dir != Path("checkpoints"):
         raise CheckpointError(f"the model folder {str(model_dir)!r} does not exist; {DOWNLOAD_HINT}")
-    logger.info("no model files in %s: using the bundled small voice model; %s", model_dir, DOWNLOAD_HINT)
+    logger.warning("no model files in %s: using the bundled small voice model; %s", model_dir, DOWNLOAD_HINT)
     return BUNDLED_DIR, True
 
 

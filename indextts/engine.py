@@ -95,8 +95,9 @@ class Engine:
             s2mel=S2MelStage(models),
             vocoder=VocoderStage(models.vocoder),
         )
-        for line in report.lines():
-            logger.info("%s", line)
+        logger.info("device: %s", report.device)
+        for entry in report.entries:
+            logger.log(logging.INFO if entry.honoured else logging.WARNING, "%s", entry)
         return cls(config, files, models, stages, report)
 
     @property

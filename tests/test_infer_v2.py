@@ -64,7 +64,11 @@ def test_the_signature_is_the_official_one() -> None:
 
 @pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
 def test_the_snippet_of_the_guide(
-    tiny_model_dir: Path, voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_dir: Path,
+    voice: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "checkpoints").symlink_to(tiny_model_dir)
     monkeypatch.chdir(tmp_path)
@@ -72,6 +76,8 @@ def test_the_snippet_of_the_guide(
         cfg_path="checkpoints/config.yaml", model_dir="checkpoints", device="cpu", use_fp16=True, use_cuda_kernel=True,
         use_deepspeed=True,
     )  # fmt: skip
+    warned = [record.message for record in caplog.records if record.name == "indextts.engine"]
+    assert warned == ["fp16: fp32 (needs a CUDA device)", "cuda-kernel: off (needs a CUDA device)"]
     out = tts.infer(spk_audio_prompt=voice, text=TEXT, output_path="out/gen.wav", batch_size=4, max_mel_tokens=8)
     assert out == "out/gen.wav" and samples_of(tmp_path / out).any()
     report = {entry.option: entry for entry in tts.engine.report.entries}
@@ -98,7 +104,6 @@ def test_without_official_files_the_bundled_model_is_used(
     monkeypatch.chdir(tmp_path)
     if folder_exists:
         Path("checkpoints").mkdir()
-    caplog.set_level(logging.INFO)
     tts = IndexTTS2(cfg_path="checkpoints/config.yaml", model_dir="checkpoints", device="cpu")
     assert tts.engine.files.root == bundled and tts.engine.files.bundled
     told = [record.message for record in caplog.records if "bundled" in record.message]

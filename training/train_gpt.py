@@ -28,6 +28,7 @@ from indextts.models.conformer import sinusoidal_positions
 from indextts.models.gpt import UnifiedVoice
 from training.dataset import SpeechData
 from training.gpt_batches import GPTBatch, GPTBatches
+from training.graphs import step_unless_broken
 from training.loop import Loop, arguments, device_for, save_weights
 from training.semantics import Semantics
 
@@ -161,10 +162,7 @@ def take_step(optimizer: torch.optim.AdamW, loss: Tensor, max_norm: float = 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(weights, max_norm)
-    # The fused optimiser leaves the step out where this tensor is 1.
-    optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-    optimizer.step()
+    step_unless_broken(optimizer, [nn.utils.clip_grad_norm_(weights, max_norm)])
 
 
 @torch.no_grad()

@@ -9,6 +9,26 @@ import torch
 from torch import Tensor
 
 Figures = dict[str, Tensor]
+Compute = Callable[..., Figures]
+Log = Callable[..., None]
+
+
+def trainable_step(
+    compute: Compute, optimizer: torch.optim.Optimizer, device: torch.device, log: Log, *, graphed: bool = True
+) -> Compute:
+    """A function that takes the step ``compute``: as a graph on a GPU, plainly elsewhere.
+
+    The learning rates that stand in the groups of the optimiser, as numbers, count at every call.
+    """
+    rates = TensorLearningRates(optimizer, device)
+    if graphed and device.type == "cuda":
+        return GraphedStep(compute, rates.place, log)
+
+    def plain(*tensors: Tensor, **choices: Hashable) -> Figures:
+        rates.place()
+        return compute(*tensors, **choices)
+
+    return plain
 
 
 class TensorLearningRates:
@@ -27,10 +47,10 @@ class TensorLearningRates:
 
 @dataclass
 class Case:
-    """One combination of shapes and choices: its input buffers, how often it ran, and its graph."""
+    """One combination of shapes and choices: its input buffers, how often it is still to run plainly, its graph."""
 
     buffers: list[Tensor]
-    runs: int = 0
+    warmup_runs: int
     graph: torch.cuda.CUDAGraph | None = None
     figures: Figures | None = None
     hopeless: bool = False
@@ -46,36 +66,38 @@ class GraphedStep:
         log: Takes a format and its values.
     """
 
-    WARMUP_RUNS = 3
+    FIRST_WARMUP_RUNS = 3  # libraries and the optimiser set themselves up
+    WARMUP_RUNS = 1  # of every further case
 
-    def __init__(self, compute: Callable[..., Figures], prepare: Callable[[], None], log: Callable[..., None]) -> None:
+    def __init__(self, compute: Compute, prepare: Callable[[], None], log: Log) -> None:
         self.compute, self.prepare, self.log = compute, prepare, log
         self.cases: dict[Hashable, Case] = {}
         self.stream = torch.cuda.Stream()
         # The graphs never run at the same time and leave nothing behind for one another, so they share their memory.
         self.pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, *tensors: Tensor, **choices: bool) -> Figures:
+    def __call__(self, *tensors: Tensor, **choices: Hashable) -> Figures:
         key = (*((t.shape, t.dtype) for t in tensors), *sorted(choices.items()))
         if key not in self.cases:
-            self.cases[key] = Case([tensor.clone() for tensor in tensors])
+            warmup_runs = self.WARMUP_RUNS if self.cases else self.FIRST_WARMUP_RUNS
+            self.cases[key] = Case([tensor.clone() for tensor in tensors], warmup_runs)
         case = self.cases[key]
         for buffer, value in zip(case.buffers, tensors, strict=True):
             buffer.copy_(value)
         self.prepare()
-        if case.graph is None and not case.hopeless and case.runs >= self.WARMUP_RUNS:
+        if case.graph is None and not case.hopeless and case.warmup_runs <= 0:
             self._capture(case, choices)
         if case.graph is not None and case.figures is not None:
             case.graph.replay()
             return case.figures
-        case.runs += 1
+        case.warmup_runs -= 1
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             figures = self.compute(*case.buffers, **choices)
         torch.cuda.current_stream().wait_stream(self.stream)
         return figures
 
-    def _capture(self, case: Case, choices: dict[str, bool]) -> None:
+    def _capture(self, case: Case, choices: dict[str, Hashable]) -> None:
         """Capture the case; where this machine cannot, it says so and stays plain."""
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()

@@ -30,7 +30,7 @@ from indextts.models.weight_norm import fold_weight_norm
 from training import loop
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.discriminators import VocoderDiscriminator
-from training.graphs import Figures, GraphedStep, TensorLearningRates, step_unless_broken
+from training.graphs import Figures, step_unless_broken, trainable_step
 from training.vocoder_losses import (
     adversarial_loss,
     discriminator_loss,
@@ -131,13 +131,7 @@ class TrainStep:
             fused=True,
             capturable=device.type == "cuda",
         )
-        self.learning_rates = TensorLearningRates(self.optimizer, device)
         self._decay = 0.5 ** (1 / EMA_HALF_STEPS)
-
-    def __call__(self, mel: Tensor, wave: Tensor, *, adversarial: bool) -> Figures:
-        """Take the step. The learning rate is read from the optimiser's groups, as numbers."""
-        self.learning_rates.place()
-        return self.compute(mel, wave, adversarial=adversarial)
 
     def compute(self, mel: Tensor, wave: Tensor, *, adversarial: bool) -> Figures:
         self.optimizer.zero_grad(set_to_none=True)
@@ -251,8 +245,7 @@ def train(options: argparse.Namespace) -> None:
     random.manual_seed(options.seed + run.step)
     if options.compile and not options.smoke:
         compile_activations(generator)
-    graphed = options.graph and not options.smoke
-    take = GraphedStep(step.compute, step.learning_rates.place, run.log.info) if graphed else step
+    take = trainable_step(step.compute, step.optimizer, device, run.log.info, graphed=bool(options.graph))
     size, num_frames = (2, 16) if options.smoke else (options.batch_size, options.segment_frames)
     heldout = Heldout(heldout_data, spectrogram, options.out, options.smoke)
     run.log.info(

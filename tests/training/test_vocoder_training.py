@@ -115,7 +115,7 @@ def test_spectral_step_leaves_the_critics_alone() -> None:
     step = make_step()
     before = copy.deepcopy(step.discriminator.state_dict())
     old = [p.detach().clone() for p in step.generator_weights]
-    figures = step(*make_batch(), adversarial=False)
+    figures = step.compute(*make_batch(), adversarial=False)
     assert set(figures) == {"mel", "stft", "norm"}
     assert all(torch.equal(before[key], value) for key, value in step.discriminator.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(old, step.generator_weights, strict=True))
@@ -130,7 +130,7 @@ def test_critics_learn_from_their_own_loss_only() -> None:
         fake = step.generator(mel).squeeze(1).float().detach()
         discriminator_loss(reference(wave), reference(fake)).backward()
     torch.nn.utils.clip_grad_norm_(reference.parameters(), train_vocoder.MAX_DISCRIMINATOR_NORM)
-    step(mel, wave, adversarial=True)
+    step.compute(mel, wave, adversarial=True)
     for got, want in zip(step.discriminator.parameters(), reference.parameters(), strict=True):
         assert got.grad is not None and want.grad is not None
         torch.testing.assert_close(got.grad, want.grad, rtol=2e-2, atol=1e-3 * float(want.grad.abs().max()))
@@ -139,10 +139,10 @@ def test_critics_learn_from_their_own_loss_only() -> None:
 def test_a_step_that_is_not_finite_is_left_out() -> None:
     step = make_step()
     mel, wave = make_batch()
-    step(mel, wave, adversarial=True)
+    step.compute(mel, wave, adversarial=True)
     old = [p.detach().clone() for p in step.generator_weights + step.discriminator_weights]
     wave[0, 0] = float("nan")
-    step(mel, wave, adversarial=True)
+    step.compute(mel, wave, adversarial=True)
     for before, after in zip(old, step.generator_weights + step.discriminator_weights, strict=True):
         assert torch.equal(before, after)
 

@@ -2,7 +2,7 @@
 
 All choices are made on the host in numpy, so that every shape is known there and the device is never waited for; the
 data itself stays on the device and is gathered. Utterances of similar length form groups with fixed paddings, so that
-few shapes occur and each many times: libraries plan, and allocators grow, once for every new shape.
+few shapes occur and each many times: a training step is captured once for every new shape.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from training.semantics import Semantics
 
 FRAME_HZ = 50
 MIN_PROMPT_S = 2.0
-PROMPT_WIDTHS = (257, 497)  # longest prompt of a batch in frames; half of it, rounded down, is a multiple of 8
-CODE_GROUPS, TEXT_GROUPS = 16, 2  # utterances are grouped by their number of codes, then by that of text ids
+PROMPT_WIDTH = 497  # longest prompt in frames; half of it, rounded down, is a multiple of 8
+CODE_GROUPS, TEXT_GROUPS = 10, 2  # utterances are grouped by their number of codes, then by that of text ids
 SMALLEST_GROUP = 64
 MIN_PROMPT_FRAMES = 40
 SAME_STYLE_PROMPT = 0.5  # how often a prompt in the style of the target is preferred
@@ -44,7 +44,6 @@ class GPTBatch:
         emotion: ``[B, T', D]`` of the utterance that sets the emotion, with ``emotion_lengths [B]``.
         text: ``[B, L]`` ids, with ``text_lengths [B]``.
         codes: ``[B, M]``, with ``code_lengths [B]``; without the stop code.
-        targets: ``[B]`` which utterances these are.
     """
 
     prompt: Tensor
@@ -55,7 +54,6 @@ class GPTBatch:
     text_lengths: Tensor
     codes: Tensor
     code_lengths: Tensor
-    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class GPTBatches:
 
     def gather(self, choice: Choice) -> GPTBatch:
         """Cut the prompts at random and put the batch together."""
-        width = int(self.random.choice(PROMPT_WIDTHS))
+        width = PROMPT_WIDTH
         frames = self.random.integers(int(MIN_PROMPT_S * FRAME_HZ), width + 1, len(choice.target))
         sentence = self.sentence[choice.target]
         # Where there are two utterances, an excerpt of the first, and behind it one of the second.
@@ -232,7 +230,6 @@ class GPTBatches:
             text_lengths=at["text_lengths"],
             codes=self.codes[at["target"], : int(self.code_width[choice.target].max())].long(),
             code_lengths=at["code_lengths"],
-            targets=choice.target,
         )
 
     def _excerpts(self, utterances: Tensor, augmented: bool, begin: Tensor, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from indextts.models.conformer import sinusoidal_positions
 from indextts.models.gpt import UnifiedVoice
 from training.dataset import SpeechData
 from training.gpt_batches import GPTBatch, GPTBatches
-from training.graphs import step_unless_broken
+from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
 from training.semantics import Semantics
 
@@ -50,7 +50,7 @@ POSITION_SCALE = 0.03  # about the size of the other embeddings
 AVERAGE_STEPS = 800
 HELDOUT_UTTERANCES = 256
 SAMPLED_UTTERANCES = 24
-SAMPLE_EVERY_EVALUATIONS = 5
+WORTH_EVERY_EVALUATIONS = 4
 PLAIN_SAMPLING = SamplingParams(num_beams=1, repetition_penalty=1.0)
 
 
@@ -124,7 +124,7 @@ def with_noise(codes: Tensor, codebook_size: int) -> Tensor:
 
 def logits_of(model: UnifiedVoice, batch: GPTBatch, codes: Tensor, decoding_positions: bool) -> tuple[Tensor, Tensor]:
     """Code and text logits of a batch, its encoders included."""
-    with torch.autocast(codes.device.type, torch.bfloat16):
+    with torch.autocast(codes.device.type, torch.bfloat16, cache_enabled=False):  # a captured graph allows no cache
         return model.training_logits(
             model.condition(batch.prompt, batch.prompt_lengths),
             model.emotion_vector(batch.emotion, batch.emotion_lengths),
@@ -155,6 +155,25 @@ class BestWeights(nn.Module):
         if value < float(self.cross_entropy):
             self.cross_entropy.fill_(value)
             self.model.load_state_dict(model.state_dict())
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One step of the training; nothing in it waits for the device, so that it can be captured as a CUDA graph."""
+
+    model: UnifiedVoice
+    optimizer: torch.optim.AdamW
+    config: GPTConfig
+
+    def __call__(self, *tensors: Tensor, decoding_positions: bool) -> Figures:
+        """``tensors`` are those of a :class:`GPTBatch` and, last, the codes with noise."""
+        batch, noisy = GPTBatch(*tensors[:-1]), tensors[-1]
+        code_logits, text_logits = logits_of(self.model, batch, noisy, decoding_positions)
+        codes, text = targets_of(batch, self.config)
+        code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
+        text_loss = cross_entropy(text_logits, text)
+        take_step(self.optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss)
+        return {"code": code_loss.detach(), "text": text_loss.detach()}
 
 
 def take_step(optimizer: torch.optim.AdamW, loss: Tensor, max_norm: float = 1.0) -> None:
@@ -188,17 +207,17 @@ class HeldOut:
         return cls([source.gather(source.choose(part)) for part in parts])
 
     @torch.no_grad()
-    def score(self, model: UnifiedVoice) -> dict[str, float]:
+    def score(self, model: UnifiedVoice, worth: bool = True) -> dict[str, float]:
         """Cross-entropy and accuracy of the next code, for both numberings of the codes.
 
-        And what text, speaker's prompt and emotion's prompt are good for: how much the cross-entropy rises when every
-        row is given another row's. A text that is not read has a worth of nothing.
+        And, with ``worth``, what text, speaker's prompt and emotion's prompt are good for: how much the cross-entropy
+        rises when every row is given another row's. A text that is not read has a worth of nothing.
         """
         figures = {}
         for name, decoding_positions in (("decode", True), ("second_pass", False)):
             loss, hits = self._sums(model, self.batches, decoding_positions)
             figures |= {f"{name}_ce": loss, f"{name}_top1": hits}
-        for name in ("text", "prompt", "emotion"):
+        for name in ("text", "prompt", "emotion") if worth else ():
             exchanged = [_exchanged(batch, name) for batch in self.batches]
             figures[f"{name}_worth"] = self._sums(model, exchanged, True)[0] - figures["decode_ce"]
         return figures
@@ -269,7 +288,7 @@ def open_split(split: str, options, config: ModelConfig, device: torch.device, s
 
 
 def main() -> None:
-    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=32768, dropout=DROPOUT, compile=0)
+    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=24576, dropout=DROPOUT, speak=0)
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
@@ -280,10 +299,9 @@ def main() -> None:
     best = BestWeights(averaged)
     best.to(device)
     add_dropout(model.train(), options.dropout)
-    if options.compile:
-        for block in model.gpt.h:
-            block.compile(dynamic=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model), betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model), betas=(0.9, 0.95), fused=True, capturable=device.type == "cuda"
+    )
     parts = {"model": model, "averaged": averaged, "best": best}
     loop = Loop("gpt", options, parts, optimizer)
     # A resumed run draws other batches than those it has seen.
@@ -296,39 +314,33 @@ def main() -> None:
         for part in (model, averaged):
             begin_with_frequencies(part.mel_head, train.code_counts())
             begin_with_frequencies(part.text_head, train.text_counts())
+    take = trainable_step(TrainStep(model, optimizer, config.gpt), optimizer, device, loop.log.info)
     stream = endless(train, 1500 if options.smoke else options.batch_tokens)
     evaluations = 0
     for step in loop.steps():
         batch = next(stream)
-        decoding_positions = bool(train.random.random() < DECODING_POSITIONS)
         noisy = with_noise(batch.codes, train.semantics.codebook_size)
-        code_logits, text_logits = logits_of(model, batch, noisy, decoding_positions)
-        codes, text = targets_of(batch, config.gpt)
-        code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
-        text_loss = cross_entropy(text_logits, text)
-        take_step(optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss)
+        tensors = [getattr(batch, field.name) for field in fields(batch)]
+        losses = take(*tensors, noisy, decoding_positions=bool(train.random.random() < DECODING_POSITIONS))
         average_into(averaged, model, step)
-        loop.report(code=code_loss, text=text_loss, tokens=float(train.row_tokens(batch.targets).sum()))
+        loop.report(**losses, positions=float(batch.text.shape[0] * (batch.text.shape[1] + batch.codes.shape[1])))
         if loop.evaluation_due():
+            evaluate(loop, heldout, averaged, best, worth=evaluations % WORTH_EVERY_EVALUATIONS == 0)
             evaluations += 1
-            evaluate(loop, heldout, averaged, best, config, speak=evaluations % SAMPLE_EVERY_EVALUATIONS == 0)
-    evaluate(loop, heldout, averaged, best, config, speak=True)
+    evaluate(loop, heldout, averaged, best, worth=True)
     loop.save()
     save_weights(options.out / "gpt.safetensors", best.model.state_dict())
     loop.log.info("exported the weights with held-out cross-entropy %.4f", float(best.cross_entropy))
+    for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)) if options.speak else ():
+        count = 2 if options.smoke else SAMPLED_UTTERANCES
+        loop.log.info("speaking, %s sampling: %s", name, _listed(heldout.speak(best.model, params, count)))
 
 
-def evaluate(
-    loop: Loop, heldout: HeldOut, averaged: UnifiedVoice, best: BestWeights, config: ModelConfig, *, speak: bool
-) -> None:
+def evaluate(loop: Loop, heldout: HeldOut, averaged: UnifiedVoice, best: BestWeights, *, worth: bool) -> None:
     """Log the held-out figures, and keep the weights if they are the best so far."""
-    figures = heldout.score(averaged)
+    figures = heldout.score(averaged, worth)
     best.offer(averaged, figures["decode_ce"])
     loop.log.info("held out: %s", _listed(figures))
-    if speak:
-        count = 2 if loop.max_steps is not None else SAMPLED_UTTERANCES
-        for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)):
-            loop.log.info("speaking, %s sampling: %s", name, _listed(heldout.speak(averaged, params, count)))
 
 
 def _listed(figures: dict[str, float]) -> str:

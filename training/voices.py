@@ -67,7 +67,8 @@ class VoiceBank:
         keep = eigenvalues > 1e-6 * eigenvalues.max()
         # Columns of scores are the training voices' unit-variance coordinates; components take them back.
         scores = vectors[:, keep] * (len(train) - 1) ** 0.5
-        self.components = (scores.T @ centred / (len(train) - 1)).unflatten(1, self.mean.shape)  # [K, rows, 256]
+        components = scores.T @ centred / (len(train) - 1)
+        self.components = components.unflatten(1, self.mean.shape)  # [K, rows, 256]
 
         generator = np.random.default_rng(seed)
         self.voices = [_stock_voice(i, name) for i, name in enumerate(names)]
@@ -80,6 +81,9 @@ class VoiceBank:
             SIGMA * generator.standard_normal((count, len(self.components)), np.float32)
         )
         self.stock = packs
+        size = components.norm(dim=1)
+        stock = (packs - self.mean).flatten(1) @ (components / size[:, None]).T
+        self._places = (torch.cat([stock, self.coordinates * size]) / size.max()).tolist()
 
     def to(self, device: str | torch.device) -> VoiceBank:
         """Moves the style vectors to a device."""
@@ -96,8 +100,15 @@ class VoiceBank:
         return self.mean[row] + self.coordinates[one.row] @ self.components[:, row]
 
     def table(self) -> list[dict]:
-        """Rows for ``voices.json``."""
-        return [asdict(voice) for voice in self.voices]
+        """Rows for ``voices.json``.
+
+        ``place`` is where a voice lies along the principal components, in units of the widest of them.
+        """
+        first_sampled = len(self.stock)
+        return [
+            {**asdict(v), "place": [round(x, 4) for x in self._places[v.row + (0 if v.stock else first_sampled)]]}
+            for v in self.voices
+        ]
 
 
 def _stock_voice(index: int, name: str) -> Voice:

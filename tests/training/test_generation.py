@@ -100,6 +100,12 @@ def test_sampled_voices_spread_like_the_training_stock(voices: Path) -> None:
     sampled = torch.stack([bank.style(i, 100) for i, v in enumerate(bank.voices) if not v.stock])
     torch.testing.assert_close(sampled.std(0).mean(), train.std(0).mean(), rtol=0.05, atol=0)
     torch.testing.assert_close(sampled.mean(0), train.mean(0), rtol=0, atol=0.15)
+    rows = bank.table()
+    places = torch.tensor([row["place"] for row in rows])
+    numbers = [0, 1, 500, 600, 700]  # stock and sampled
+    assert [rows[i]["stock"] for i in numbers] == [True, True, False, False, False]
+    near, far = (torch.pdist(x[numbers]) for x in (places, torch.stack([bank.style(i, 100) for i in range(len(rows))])))
+    assert torch.corrcoef(torch.stack([near, far]))[0, 1] > 0.8
     again = VoiceBank(voices / "voices.npz", seed=1)
     assert torch.equal(again.style(500, 30), bank.style(500, 30))
 

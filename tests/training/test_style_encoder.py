@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from indextts.config import load_model_config
 from indextts.models.campplus import CAMPPlus
+from tests.training.no_waiting import NoWaiting
 from training import extract_styles, loop, train_style_encoder
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.train_style_encoder import AngularMarginLoss, draw_crops, equal_error_rate, verify
@@ -26,7 +27,10 @@ VOICES, SENTENCES, HELDOUT_VOICES, HELDOUT_SENTENCES = 6, 6, 3, 3
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every voice, a tone with harmonics of its own pitch, says every sentence."""
     folder = tmp_path_factory.mktemp("data")
-    voices = [{"name": f"v{i}", "heldout": i >= VOICES - HELDOUT_VOICES} for i in range(VOICES)]
+    voices = [
+        {"name": f"v{i}", "heldout": i >= VOICES - HELDOUT_VOICES, "pitch": 1.0, "place": [i / 6, 0.0]}
+        for i in range(VOICES)
+    ]
     sentences = [
         {"text": f"{i}", "language": "en", "phonemes": "a", "heldout": i >= SENTENCES - HELDOUT_SENTENCES}
         for i in range(SENTENCES)
@@ -68,14 +72,15 @@ def test_margin_makes_the_right_class_harder() -> None:
     criterion = AngularMarginLoss(8, 5)
     style, voice = torch.randn(16, 8), torch.arange(16) % 5
     cosine = torch.nn.functional.cosine_similarity(style[:, None], criterion.centres[None], dim=-1)
-    plain, accuracy = criterion(style, voice, 0.0, 30.0)
+    none, margin, scale = torch.tensor(0.0), torch.tensor(0.2), torch.tensor(30.0)
+    plain, accuracy = criterion(style, voice, none, scale)
     torch.testing.assert_close(plain, torch.nn.functional.cross_entropy(30 * cosine, voice), rtol=1e-4, atol=1e-4)
     assert float(accuracy) == pytest.approx(float((cosine.argmax(1) == voice).float().mean()))
     right = cosine.gather(1, voice[:, None])
     moved = cosine.scatter(1, voice[:, None], torch.cos(torch.acos(right) + 0.2))
     expected = torch.nn.functional.cross_entropy(30 * moved, voice)
     assert bool((right > -math.cos(0.2)).all())  # else the loss is its linear continuation
-    torch.testing.assert_close(criterion(style, voice, 0.2, 30.0)[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(criterion(style, voice, margin, scale)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_equal_error_rate() -> None:
@@ -107,6 +112,18 @@ def test_vectors_do_not_depend_on_the_batch(root: Path) -> None:
     together = extract_styles.embed_utterances(model, data, indices, batch_size=1)
     alone = torch.cat([extract_styles.embed_utterances(model, data, i[None]) for i in indices])
     torch.testing.assert_close(together, alone)
+
+
+def test_no_part_of_a_step_waits_for_the_device(root: Path) -> None:
+    torch.manual_seed(0)
+    data = SpeechData(root, "cpu")
+    model = CAMPPlus(load_model_config("checkpoints/nano/config.yaml").s2mel.style_encoder)
+    step = train_style_encoder.TrainStep(model.train(), train_style_encoder.places_of(data))
+    before = step.place.weight.detach().clone()
+    with NoWaiting():
+        figures = step(torch.randn(4, 200, 80), torch.tensor([0, 1, 2, 0]), torch.tensor(0.1), torch.tensor(20.0))
+    assert all(figure.isfinite() for figure in figures.values())
+    assert not torch.equal(before, step.place.weight)
 
 
 def test_trains_resumes_exports_and_extracts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@
 
 Several steps run at a time. A step whose result exists is skipped and a trainer that was cut off resumes, so the same
 command can be given again. ``RUNS/run.log`` tells what happens, with the last words of every step, twice a minute and
-where it fails; every step writes ``RUNS/<step>.out``. The minutes of the single trainings are shares of ``--minutes``.
+where it fails; every step writes ``RUNS/<step>.out``. The minutes of the single trainings are shares of ``--minutes``,
+and none goes on for much longer than that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ATTEMPTS = 2
 REPORT_EVERY_S = 30
+MIN_MINUTES = 0.5  # of a training that starts when the time is all but over
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def train(network: str, *options: str) -> tuple[str, ...]:
 
 # "speech" stands for enough speech to start on, "speech_complete" for all of it.
 STEPS = (
-    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.16),
-    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.065),
+    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.14),
+    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.05),
     Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.11),
     Step(
         "vocoder",
@@ -57,23 +59,23 @@ STEPS = (
         "vocoder.safetensors",
         ("speech",),
         1,
-        0.92,
+        0.90,
         retry=("--compile", "0", "--graph", "0"),
     ),
     Step(
         "semantics", ("training.extract_semantics",), "semantics/train/index.npz", ("semantic_codec", "speech_complete")
     ),
     Step("styles", ("training.extract_styles",), "style.npy", ("style_encoder", "speech_complete"), 1),
-    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.50),
+    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.48),
     Step(
         "s2mel_codes",
         train("s2mel", "--stage", "codes"),
         "s2mel_codes.safetensors",
         ("semantics", "styles"),
-        1,
+        0,
         0.48,
     ),
-    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.15),
+    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.17),
     Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),
 )
 
@@ -118,7 +120,9 @@ class Run:
         if step.name in self.failures:
             command += step.retry
         if step.share is not None:
-            command += ("--minutes", f"{step.share * self.arguments.minutes:.2f}")
+            left = self.arguments.minutes - (time.time() - self.begin) / 60
+            minutes = max(MIN_MINUTES, min(step.share * self.arguments.minutes, left))
+            command += ("--minutes", f"{minutes:.2f}")
         self.start(step.name, command, self.gpus[step.gpu % len(self.gpus)])
 
     def collect(self) -> None:

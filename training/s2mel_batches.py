@@ -3,6 +3,7 @@
 Prompts are what they are at inference: another recording of the voice, with its own codes. Half of the time the
 prompt is the beginning of the target's own recording, from which timbre and level can be copied most exactly.
 All choices are made on the host in numpy, so that every shape is known there and the device is never waited for.
+There are few shapes and each recurs: a training step is captured once for each of them.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ CODE_HZ = 50
 SAMPLES_PER_CODE = SAMPLE_RATE_HZ / CODE_HZ
 MIN_CODES = 25  # of a prompt and of a target
 MAX_TARGET_CODES = 750
-PROMPT_S = (1.5, 10.0)
+SHORTEST_PROMPT_S = 1.5
+PROMPTS_WANTED = 1.3  # prompts are drawn up to this multiple of what the model is shown of them, and cut to that
 OWN_PROMPT = 0.5  # how often the prompt is the beginning of the target's own recording
 OWN_PROMPT_SHARE = (0.1, 0.6)
 CANDIDATES = 4  # prompts looked at for each target
-LONGEST_PROMPT_FRAMES = 896
-WIDTH_MULTIPLE = 64  # batches are padded to such widths: attention kernels like them, and few shapes recur
+BANDS = 10  # widths of batches
+WIDTH_MULTIPLE = 64  # of the widths, in frames: attention kernels like them
+ROWS_TO_PLAN_WITH = 20000
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Rows:
     def take(self, index: np.ndarray) -> Rows:
         """Some of the rows, by number or by mask."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def resized(self, count: int) -> Rows:
+        """As many rows as wanted: the first ones, or some of them again."""
+        return self.take(np.resize(np.arange(len(self)), count))
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,15 @@ class S2MelBatch:
     style: Tensor
     prompt_frames: int
     target_frames: int
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All but the widths, in the order of the fields."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(value for value in values if isinstance(value, Tensor))
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {"prompt_frames": self.prompt_frames, "target_frames": self.target_frames}
 
     @property
     def x_lens(self) -> Tensor:
@@ -118,6 +134,7 @@ class S2MelBatches:
     Attributes:
         usable: utterances that can be targets.
         embedding: ``[codebook_size, D]``, the quantised embedding of every code.
+        widths: frames of the batches, rising, int64 ``[BANDS]`` at most; the last is enough for any row.
     """
 
     def __init__(
@@ -134,7 +151,6 @@ class S2MelBatches:
             raise ValueError(f"{len(styles)} style vectors for {len(semantics)} utterances")
         self.data, self.semantics, self.styles, self.codec = data, semantics, styles, codec
         self.config, self.device = config, data.device
-        self.seed(seed)
         count = len(semantics)
         self.length = semantics.length.cpu().numpy()
         self.codes = code_table(semantics)
@@ -153,6 +169,11 @@ class S2MelBatches:
         self.usable = np.flatnonzero(long_enough & (self.voice_count[self.voice] > 1))
         if not len(self.usable):
             raise ValueError("no utterance can be trained on: too short, or alone in its voice")
+        longest = min(int(config.prompt_s * CODE_HZ), int(self.length.max()))
+        self.longest_prompt_codes = max(MIN_CODES, longest)
+        self.seed(0)
+        self.widths = self._plan_widths()
+        self.seed(seed)
 
     def seed(self, seed: int) -> None:
         """Draw from here on as a run with this seed does."""
@@ -162,17 +183,17 @@ class S2MelBatches:
     def epoch(self, batch_frames: int) -> Iterator[Rows]:
         """All usable utterances once, in batches of up to ``batch_frames``, prompts and padding included.
 
-        A batch holds rows of similar length; the batches come in random order.
+        The rows of a batch share one of the ``widths``, and all batches of a width have the same number of rows: the
+        last one is filled up with rows that are in the epoch already. The batches come in random order.
         """
         rows = self.draw(self.random.permutation(self.usable))
-        rows = rows.take(np.argsort(-self.total_frames(rows), kind="stable"))
-        width, begin, batches = self._width(rows), 0, []
-        while begin < len(rows):
-            end = begin + max(1, int(batch_frames // width[begin]))
-            batches.append(rows.take(np.arange(begin, min(end, len(rows)))))
-            begin = end
+        widths, batches = self._width(rows), []
+        for width in np.unique(widths):
+            members, size = np.flatnonzero(widths == width), max(1, batch_frames // int(width))
+            count = -(-len(members) // size)
+            batches += np.split(np.resize(members, count * size), count)
         for index in self.random.permutation(len(batches)):
-            yield batches[index]
+            yield rows.take(batches[index])
 
     def draw(self, targets: np.ndarray) -> Rows:
         """A prompt for each target, and which part of a long target to take."""
@@ -181,9 +202,12 @@ class S2MelBatches:
         begin = (random.random(len(targets)) * (room + 1)).astype(np.int64)
         codes = np.minimum(length - begin, MAX_TARGET_CODES)
         other = self._other_utterance(targets)
-        rows = Rows(targets, begin, codes, other, *self._crop(other, random.uniform(*PROMPT_S, len(targets))))
+        # Most recordings are longer than what the model is shown of them, so that this length occurs often.
+        wanted_s = random.uniform(SHORTEST_PROMPT_S, PROMPTS_WANTED * self.config.prompt_s, len(targets))
+        rows = Rows(targets, begin, codes, other, *self._crop(other, wanted_s))
 
-        split = np.maximum((random.uniform(*OWN_PROMPT_SHARE, len(targets)) * codes).astype(np.int64), MIN_CODES)
+        split = (random.uniform(*OWN_PROMPT_SHARE, len(targets)) * codes).astype(np.int64)
+        split = np.clip(split, MIN_CODES, self.longest_prompt_codes)
         own = (codes - split >= MIN_CODES) & (random.random(len(targets)) < OWN_PROMPT)
         own_rows = Rows(targets, begin + split, codes - split, targets, begin, split)
         return Rows(*(np.where(own, getattr(own_rows, f.name), getattr(rows, f.name)) for f in fields(Rows)))
@@ -195,17 +219,17 @@ class S2MelBatches:
         return Rows(targets, np.zeros_like(targets), codes, other, *self._crop(other, np.full(len(targets), prompt_s)))
 
     def total_frames(self, rows: Rows) -> np.ndarray:
-        """Mel frames of prompt and target together."""
-        return self._prompt_frames(rows) + self._target_frames(rows)
+        """Mel frames of prompt and target together, at most."""
+        return self._frames_heard(rows.prompt_codes) + self._target_frames(rows.target_codes)
 
     def gather(self, rows: Rows, degraded: bool = False) -> S2MelBatch:
         """Put a batch together; ``degraded`` prompts are as if recorded with a bad microphone in a real room.
 
         All widths follow from that of the batch, so that few shapes occur and each many times.
         """
-        prompt_lens, target_lens = self._prompt_frames(rows), self._target_frames(rows)
+        prompt_lens, target_lens = self._prompt_frames(rows), self._target_frames(rows.target_codes)
         width = int(self._width(rows).max())
-        prompt_frames = max(min(width, LONGEST_PROMPT_FRAMES), int(prompt_lens.max()))
+        prompt_frames = min(width, int(_padded(self._frames_heard(np.array(self.longest_prompt_codes)))))
         first, begin = self.mel.offset, self._first_frame
         at = upload(
             self.device,
@@ -218,7 +242,7 @@ class S2MelBatches:
             target_last=first[rows.target] + self.mel.length[rows.target] - 1,
             prompt_sample=begin(rows.prompt_begin) * self.mel.config.hop_length,
         )
-        prompt_width = max(self._codes_within(prompt_frames), int(rows.prompt_codes.max()))
+        prompt_width = min(self._codes_within(prompt_frames), self.longest_prompt_codes)
         if degraded:
             heard, _ = self.semantics.embeddings(at["prompt"], True, at["prompt_begin"], prompt_width)
             with torch.no_grad():
@@ -242,26 +266,42 @@ class S2MelBatches:
         )
 
     def target_width(self, rows: Rows) -> int:
-        """How many codes the targets of a batch are padded to."""
-        return max(self._codes_within(int(self._width(rows).max())), int(rows.target_codes.max()))
+        """How many codes the targets of a batch are padded to; follows from the width of the batch."""
+        return min(self._codes_within(int(self._width(rows).max())), MAX_TARGET_CODES)
 
     def _codes_within(self, frames: int) -> int:
-        return int(frames / self.mels_per_code) + 1
+        """No more codes than these, of prompt or target, become so many frames."""
+        return int((frames + 1) / min(self.mels_per_code, self.config.frames_per_code)) + 1
+
+    def _frames_heard(self, codes: np.ndarray) -> np.ndarray:
+        """Mel frames of a recording in the time of so many codes."""
+        return (codes * self.mels_per_code).astype(np.int64)
 
     def _prompt_frames(self, rows: Rows) -> np.ndarray:
         """As many mel frames as the recording has in that time."""
-        frames = (rows.prompt_codes * self.mels_per_code).astype(np.int64)
-        return np.minimum(frames, self.mel.length[rows.prompt] - self._first_frame(rows.prompt_begin))
+        left = self.mel.length[rows.prompt] - self._first_frame(rows.prompt_begin)
+        return np.minimum(self._frames_heard(rows.prompt_codes), left)
 
-    def _target_frames(self, rows: Rows) -> np.ndarray:
+    def _target_frames(self, codes: np.ndarray) -> np.ndarray:
         """As many mel frames as inference makes of so many codes (``S2Mel.target_frames``)."""
-        return (rows.target_codes.astype(np.float32) * np.float32(self.config.frames_per_code)).astype(np.int64)
+        return (codes.astype(np.float32) * np.float32(self.config.frames_per_code)).astype(np.int64)
 
     def _first_frame(self, begin_codes: np.ndarray) -> np.ndarray:
         return np.rint(begin_codes * self.mels_per_code).astype(np.int64)
 
+    def _plan_widths(self) -> np.ndarray:
+        """Widths that all stand for about as many frames of an epoch; the last one is enough for any row."""
+        rows = self.draw(np.resize(self.usable, max(len(self.usable), ROWS_TO_PLAN_WITH)))
+        frames = np.sort(self.total_frames(rows))
+        share = frames.cumsum() / frames.sum()
+        inner = frames[np.searchsorted(share, np.arange(1, BANDS) / BANDS)]
+        target_codes = np.array(min(MAX_TARGET_CODES, int(self.length.max())))
+        largest = self._frames_heard(np.array(self.longest_prompt_codes)) + self._target_frames(target_codes)
+        return np.unique(_padded(np.append(inner, largest)))
+
     def _width(self, rows: Rows) -> np.ndarray:
-        return -(-self.total_frames(rows) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        """The smallest of the widths for each row."""
+        return self.widths[np.searchsorted(self.widths, self.total_frames(rows))]
 
     def _other_utterance(self, targets: np.ndarray) -> np.ndarray:
         """Another recording of each target's voice, rather a long enough one."""
@@ -269,13 +309,13 @@ class S2MelBatches:
         count = self.voice_count[voice]
         step = 1 + (self.random.random((CANDIDATES, len(targets))) * (count - 1)).astype(np.int64)
         candidates = self.by_voice[self.voice_start[voice] + (self.rank[targets] + step) % count]
-        enough = self.length[candidates] >= PROMPT_S[0] * CODE_HZ
+        enough = self.length[candidates] >= SHORTEST_PROMPT_S * CODE_HZ
         return candidates[enough.argmax(0), np.arange(len(targets))]
 
     def _crop(self, utterances: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A random place for an excerpt: first code and number of codes."""
+        """A random place for a prompt: first code and number of codes."""
         length = self.length[utterances]
-        codes = np.minimum((seconds * CODE_HZ).astype(np.int64), length)
+        codes = np.minimum((seconds * CODE_HZ).astype(np.int64), np.minimum(length, self.longest_prompt_codes))
         return (self.random.random(len(utterances)) * (length - codes + 1)).astype(np.int64), codes
 
     def _embeddings(self, utterances: Tensor, begin: Tensor, count: int) -> Tensor:
@@ -298,3 +338,7 @@ class S2MelBatches:
         wave = self.data.wave(at["prompt"], at["prompt_sample"], max(width, 4) * config.hop_length)
         mel = log_mel(augment(wave, SAMPLE_RATE_HZ, self.generator), config)[..., :width]
         return mel * length_mask(at["prompt_lens"], width)[:, None]
+
+
+def _padded(frames: np.ndarray) -> np.ndarray:
+    return -(-frames // WIDTH_MULTIPLE) * WIDTH_MULTIPLE

@@ -10,6 +10,8 @@ The first stage knows the codes only and can run beside the training of the lang
 Conditional flow matching on straight paths: at time t the state is ``(1 - t) * noise + t * mel``, and the estimator
 learns the velocity ``mel - noise``. As at inference, the state is zero in the prompt's frames, whose mel is an input
 of its own, and a share of the rows loses all conditions for the sake of guidance.
+
+The step consists of many small kernels; on a GPU it is replayed as a CUDA graph, one for each width of batches.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +35,16 @@ from indextts.models.s2mel import S2Mel
 from indextts.models.semantic_codec import SemanticCodec
 from training.dataset import SpeechData
 from training.extract_styles import load_styles
-from training.gpt_batches import GPTBatches, upload
+from training.gpt_batches import Choice, GPTBatches, upload
+from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
 from training.s2mel_batches import Rows, S2MelBatch, S2MelBatches
 from training.semantics import Semantics
-from training.train_gpt import average_into, take_step
+from training.train_gpt import average_into
 
 PEAK_LR = {"codes": 1.0e-3, "latents": 3.0e-4}
 WEIGHT_DECAY = 0.01
+MAX_NORM = 1.0
 NO_CONDITIONS = 0.15  # share of the rows that are trained as the unconditional branch of the guidance
 NO_LATENTS = 0.2  # share of the rows whose latents are left out in the second stage
 DEGRADED_PROMPTS = 0.2  # share of the batches whose prompts sound like bad recordings
@@ -48,7 +52,7 @@ MEL_SCALE, CONDITIONS_SCALE = 0.3, 4.0  # of the initial weights that read them
 HELDOUT_UTTERANCES = 128
 SOLVED_UTTERANCES = 24
 SOLVE_EVERY_EVALUATIONS = 4
-PROMPTS_S = {"short": 2.0, "long": 8.0}
+PROMPTS_S = {"short": 2.0, "long": 5.0}
 RESULT = {"codes": "s2mel_codes", "latents": "s2mel"}
 
 
@@ -62,12 +66,17 @@ class Latents:
 
     @torch.no_grad()
     def __call__(self, rows: Rows) -> tuple[Rows, Tensor]:
-        """Rows whose target the model can read, and their latents ``[B, M, D]`` from the first code of each on."""
-        rows = rows.take(self.usable[rows.target])
-        choice = self.source.choose(rows.target)
-        rows = rows.take(np.isin(rows.target, choice.target))
-        if not len(rows):
-            return rows, torch.zeros(0, device=self.source.device)
+        """Rows whose target the model can read, and their latents ``[B, M, D]`` from the first code of each on.
+
+        They are as many as were given, some of them several times, unless no row is left.
+        """
+        choice = self.source.choose(np.unique(rows.target[self.usable[rows.target]]))
+        kept = rows.take(np.isin(rows.target, choice.target))
+        if not len(kept):
+            return kept, torch.zeros(0, device=self.source.device)
+        rows = kept.resized(len(rows))
+        place = np.searchsorted(choice.target, rows.target)
+        choice = Choice(*(getattr(choice, field.name)[place] for field in fields(Choice)))
         batch = self.source.gather(choice)
         with torch.autocast(batch.codes.device.type, torch.bfloat16):
             latents = self.gpt.latents(
@@ -137,7 +146,8 @@ def draw_times(rows: int, generator: torch.Generator) -> Tensor:
     Log-mels are several times larger than the noise, so that most is decided early.
     """
     device = generator.device
-    even = torch.randperm(rows, generator=generator, device=device) + torch.rand(1, generator=generator, device=device)
+    order, shift = (torch.rand(size, generator=generator, device=device) for size in (rows, 1))
+    even = order.argsort() + shift
     return 1 - torch.cos(even / rows * math.pi / 2)
 
 
@@ -158,6 +168,51 @@ def flow_loss(model: S2Mel, batch: S2MelBatch, mu: Tensor, t: Tensor, noise: Ten
     )
     error = (velocity.float() - (batch.mel - noise)).square() * speech
     return error.sum() / (speech.sum() * error.shape[1])
+
+
+class TrainStep:
+    """One step of the flow as a function of tensors alone, so that it can be captured as a CUDA graph."""
+
+    def __init__(self, model: S2Mel, peak_lr: float, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.weights: list[Tensor] = list(model.parameters())
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, peak_lr), betas=(0.9, 0.98), fused=True, capturable=device.type == "cuda"
+        )
+
+    def compute(
+        self, noise: Tensor, t: Tensor, known: Tensor, latents_kept: Tensor, *given: Tensor,
+        prompt_frames: int, target_frames: int,
+    ) -> Figures:  # fmt: skip
+        """Forward, backward and optimiser.
+
+        Args:
+            noise, t, known: As for ``flow_loss``.
+            latents_kept: ``[B]``, 1 where the latents count and 0 where they are left out.
+            given: The tensors of a batch and, in the second stage, the latents of its targets.
+            prompt_frames, target_frames: The widths of the batch.
+        """
+        count = len(fields(S2MelBatch)) - 2
+        batch = S2MelBatch(*given[:count], prompt_frames=prompt_frames, target_frames=target_frames)
+        latents = given[count] if len(given) > count else None
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+            mu = conditions(self.model, batch, latents, latents_kept)
+            loss = flow_loss(self.model, batch, mu, t, noise, known)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
+        step_unless_broken(self.optimizer, [norm])
+        return {"loss": loss.detach(), "norm": norm.detach()}
+
+
+def step_inputs(batch: S2MelBatch, latents: Tensor | None, generator: torch.Generator) -> list[Tensor]:
+    """The tensors of ``TrainStep.compute``: chance first, then the batch, then the latents."""
+    rows, device = len(batch.mel), generator.device
+    chance = torch.rand(2, rows, generator=generator, device=device)
+    known, latents_kept = (chance[0] >= NO_CONDITIONS).float(), (chance[1] >= NO_LATENTS).float()
+    noise = torch.randn(batch.mel.shape, generator=generator, device=device)
+    given = [noise, draw_times(rows, generator), known, latents_kept, *batch.tensors()]
+    return given if latents is None else [*given, latents]
 
 
 @dataclass(frozen=True)
@@ -261,8 +316,9 @@ def main() -> None:
         stage="codes",
         gpt="",
         tokens="",
-        batch_frames=65536,
+        batch_frames=32768,
         compile=0,
+        graph=1,
         heldout=HELDOUT_UTTERANCES,
     )
     if options.stage not in RESULT:
@@ -283,37 +339,26 @@ def main() -> None:
     if options.compile:  # by parts that recur, which compile faster than the whole
         for part in (*model.estimator.transformer.layers, model.estimator.wavenet):
             part.compile(dynamic=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model, PEAK_LR[options.stage]), betas=(0.9, 0.98), fused=True)
-    loop = Loop(RESULT[options.stage], options, {"model": model, "averaged": averaged}, optimizer)
+    training = TrainStep(model, PEAK_LR[options.stage], device)
+    loop = Loop(RESULT[options.stage], options, {"model": model, "averaged": averaged}, training.optimizer)
     if options.resume and loop.step:  # draw other batches than those seen
         train.seed(options.seed + loop.step)
     fixed = HeldOut.draw(heldout, heldout_latents, 4 if options.smoke else options.heldout)
     loop.log.info("%d utterances to train on, %d mel frames", len(train.usable), len(train.mel.frames))
+    loop.log.info("widths of the batches: %s", " ".join(map(str, train.widths)))
+    take = trainable_step(training.compute, training.optimizer, device, loop.log.info, graphed=bool(options.graph))
     stream = endless(train, train_latents, 2000 if options.smoke else options.batch_frames)
     evaluations = 0
     for step in loop.steps():
         batch, latents = next(stream)
-        loss = training_loss(model, batch, latents, train.generator)
-        take_step(optimizer, loss)
+        figures = take(*step_inputs(batch, latents, train.generator), **batch.widths)
         average_into(averaged, model, step)
-        loop.report(loss=loss, rows=float(len(batch.mel)), frames=float(batch.mel.shape[0] * batch.mel.shape[2]))
+        loop.report(**figures, rows=float(len(batch.mel)), frames=float(batch.mel.shape[0] * batch.mel.shape[2]))
         if loop.evaluation_due():
             evaluations += 1
             evaluate(loop, fixed, averaged, config, whole=evaluations % SOLVE_EVERY_EVALUATIONS == 0)
     evaluate(loop, fixed, averaged, config, whole=True)
     save_weights(options.out / f"{RESULT[options.stage]}.safetensors", averaged.state_dict())
-
-
-def training_loss(model: S2Mel, batch: S2MelBatch, latents: Tensor | None, generator: torch.Generator) -> Tensor:
-    """The loss of one step, with conditions and latents dropped at random."""
-    rows = len(batch.mel)
-    chance = torch.rand(2, rows, generator=generator, device=generator.device)
-    known, latents_kept = (chance[0] >= NO_CONDITIONS).float(), (chance[1] >= NO_LATENTS).float()
-    noise = torch.randn(batch.mel.shape, generator=generator, device=generator.device)
-    t = draw_times(rows, generator)
-    with torch.autocast(batch.mel.device.type, torch.bfloat16):
-        mu = conditions(model, batch, latents, latents_kept)
-        return flow_loss(model, batch, mu, t, noise, known)
 
 
 def evaluate(loop: Loop, heldout: HeldOut, averaged: S2Mel, config: ModelConfig, *, whole: bool) -> None:

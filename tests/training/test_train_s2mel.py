@@ -17,9 +17,11 @@ from indextts.config import load_model_config
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
 from indextts.models.semantic_codec import SemanticCodec
+from tests.training.no_waiting import NoWaiting
 from training import train_s2mel
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
-from training.s2mel_batches import MAX_TARGET_CODES, MIN_CODES, S2MelBatches
+from training.gpt_batches import GPTBatch, GPTBatches
+from training.s2mel_batches import BANDS, MAX_TARGET_CODES, MIN_CODES, Rows, S2MelBatches
 from training.semantics import Semantics, SemanticsWriter
 
 VOICES, PER_VOICE, DIM, CODES, STYLE = 8, 4, 12, 40, 6
@@ -112,12 +114,42 @@ def batches(root: Path) -> S2MelBatches:
     return S2MelBatches(data, Semantics(root, "cpu"), styles, codec.eval(), config.s2mel, seed=0)
 
 
-def test_an_epoch_has_every_usable_utterance_once(batches: S2MelBatches) -> None:
+def test_an_epoch_has_every_usable_utterance(batches: S2MelBatches) -> None:
     parts = list(batches.epoch(1500))
-    assert sorted(np.concatenate([part.target for part in parts])) == sorted(batches.usable)
+    assert set(np.concatenate([part.target for part in parts])) == set(batches.usable)
     assert set(range(len(batches.length))) - set(batches.usable) == {0}  # the one that is too short
     for part in parts:
         assert len(part) == 1 or batches.gather(part).mel[:, 0].numel() <= 1500
+
+
+def test_shapes_recur(batches: S2MelBatches) -> None:
+    widths, rows_of_width = set(), {}
+    for _ in range(20):
+        for rows in batches.epoch(3000):
+            batch = batches.gather(rows, degraded=bool(batches.random.random() < 0.5))
+            widths.add((*(tensor.shape for tensor in batch.tensors()), *batch.widths.items()))
+            width = batch.mel.shape[2]
+            assert rows_of_width.setdefault(width, len(rows)) == len(rows) == max(1, 3000 // width)
+            one = batches.gather(rows.take(np.array([0])))  # whatever rows there are, their width stays
+            assert one.widths == batch.widths
+    assert 2 < len(widths) == len(rows_of_width) <= BANDS
+
+
+def test_every_width_is_enough(batches: S2MelBatches) -> None:
+    """Even for the longest prompt before the longest target, and for the rows at the upper edge of a width."""
+    longest, zero = np.full(1, batches.length.argmax()), np.zeros(1, np.int64)
+    codes, prompt_codes = (
+        np.minimum(batches.length[longest], limit) for limit in (MAX_TARGET_CODES, batches.longest_prompt_codes)
+    )
+    rows = batches.draw(np.resize(batches.usable, 5000))
+    order = np.argsort(rows.target_codes + rows.prompt_codes)
+    similar = [rows.take(part) for part in np.array_split(order, 100)]
+    for some in (Rows(longest, zero, codes, longest, zero, prompt_codes), *similar):
+        batch = batches.gather(some)
+        assert batch.prompt_lens.max() <= batch.prompt_frames <= batch.target_frames
+        assert batch.x_lens.max() <= batch.target_frames == batch.mel.shape[2] == batch.prompt_mel.shape[2]
+        assert batch.prompt_codes.max() <= batch.prompt_embeddings.shape[1]
+        assert batch.target_codes.max() <= batch.target_embeddings.shape[1]
 
 
 def test_prompts_are_of_the_same_voice_and_never_overlap_the_target(batches: S2MelBatches) -> None:
@@ -168,7 +200,7 @@ def test_degraded_prompts_leave_the_target_alone(batches: S2MelBatches) -> None:
     clean, degraded = batches.gather(rows), batches.gather(rows, degraded=True)
     assert torch.equal(clean.mel, degraded.mel)
     assert degraded.prompt_mel.shape == clean.prompt_mel.shape
-    assert (degraded.prompt_mel - clean.prompt_mel).abs().mean() > 0.1
+    assert (degraded.prompt_mel - clean.prompt_mel).abs()[clean.prompt_mel != 0].mean() > 0.1
     assert not degraded.prompt_mel[~(clean.prompt_mel != 0).any(1, keepdim=True).expand_as(clean.prompt_mel)].any()
     assert (degraded.prompt_embeddings[:, 0] - clean.prompt_embeddings[:, 0]).abs().max() > 0
 
@@ -201,6 +233,59 @@ def test_the_loss_is_zero_for_the_true_velocity(batches: S2MelBatches, root: Pat
     model.estimator.forward = lambda *_args, **_kwargs: (batch.mel - noise) * batch.speech  # type: ignore[method-assign]
     mu = train_s2mel.conditions(model, batch, None)
     assert train_s2mel.flow_loss(model, batch, mu, torch.rand(3), noise, torch.ones(3)) == 0
+
+
+@pytest.fixture
+def latents(batches: S2MelBatches, root: Path) -> train_s2mel.Latents:
+    config = load_model_config(root / "config.yaml").gpt
+    gpt = UnifiedVoice(config)
+    gpt.load_state_dict(load_file(root / "gpt.safetensors"))
+    source = GPTBatches(batches.data, batches.semantics, root / "tokens.npz", config, batches.device, seed=0)
+    return train_s2mel.Latents(gpt.eval(), source, batches.target_width)
+
+
+def test_latents_are_of_the_targets_and_as_many_as_before(
+    batches: S2MelBatches, latents: train_s2mel.Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unusable = np.setdiff1d(batches.usable, latents.source.usable)
+    assert len(unusable)  # the long one
+    read: list[GPTBatch] = []
+    gather = latents.source.gather
+    monkeypatch.setattr(latents.source, "gather", lambda choice: read.append(gather(choice)) or read[-1])
+    rows = batches.draw(np.resize(batches.usable, 2 * len(batches.usable)))
+    kept, told = latents(rows)
+    assert told.shape == (len(rows), batches.target_width(kept), 16) and len(kept) == len(rows)
+    assert set(kept.target) == set(rows.target) - set(unusable)
+    assert np.array_equal(read[0].code_lengths.numpy(), batches.length[kept.target])
+    none, _ = latents(rows.take(np.isin(rows.target, unusable)))
+    assert not len(none)
+
+
+@pytest.mark.parametrize("stage", ["codes", "latents"])
+def test_a_step_learns_and_never_waits(
+    batches: S2MelBatches, latents: train_s2mel.Latents, root: Path, stage: str
+) -> None:
+    torch.manual_seed(0)
+    model = S2Mel(load_model_config(root / "config.yaml").s2mel)
+    train_s2mel.initialise(model, batches.mel.frames)
+    training = train_s2mel.TrainStep(model, 1e-2, batches.device)
+    rows, told = batches.draw(batches.usable[:6]), None
+    if stage == "latents":
+        rows, told = latents(rows)
+    batch = batches.gather(rows)
+    inputs = train_s2mel.step_inputs(batch, told, torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with NoWaiting():
+        figures = training.compute(*inputs, **batch.widths)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "cfm.estimator.conv2.weight" in changed
+    first = float(figures["loss"])
+    for _ in range(20):
+        last = float(training.compute(*inputs, **batch.widths)["loss"])
+    assert last < 0.95 * first  # it is noise, of which little can be learnt
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert ("gpt_layer.0.weight" in changed) == (stage == "latents")
+    assert "length_regulator.content_in_proj.weight" in changed
 
 
 def run(monkeypatch: pytest.MonkeyPatch, root: Path, *extra: str) -> None:

@@ -6,7 +6,9 @@ to name them from degraded recordings, and the codec to keep them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +23,11 @@ SEMANTIC_HZ = 50.0
 PHONE_SHIFT = round((FRAME_CENTRE / 16000 - 0.5 / SEMANTIC_HZ) * SAMPLE_RATE_HZ)
 """Centres of semantic frames lie so many samples later than those that ``phones_at`` assumes."""
 ENERGY_UNIT_DB = 10.0
+MEASURED_BATCH_S = 600.0
 MIN_SAMPLES = 1600  # at 16 kHz: shorter rows are padded up to a tenth of a second
 
 
-@dataclass(frozen=True)
-class FrameLabels:
+class FrameLabels(NamedTuple):
     """What is known of the frames of a batch, each ``[B, T]``."""
 
     phones: Tensor  # teacher symbols
@@ -45,6 +47,24 @@ class Crops:
     labels: FrameLabels
 
 
+def batches_by_length(num_samples: Tensor, batch_s: float) -> Iterator[tuple[Tensor, list[int]]]:
+    """Utterances in batches that hold about ``batch_s`` seconds with their padding, the longest first.
+
+    Args:
+        num_samples: ``[U]``, length of each utterance at 22.05 kHz.
+        batch_s: size of a batch; an utterance that is longer makes a batch of its own.
+
+    Yields:
+        Indices ``[B]`` on the device of ``num_samples``, and their lengths, which do not rise.
+    """
+    order = torch.argsort(num_samples, descending=True)
+    lengths, first = num_samples[order].tolist(), 0
+    while first < len(lengths):
+        rows = slice(first, first + max(1, int(batch_s * SAMPLE_RATE_HZ / max(1, lengths[first]))))
+        yield order[rows], lengths[rows]
+        first = rows.stop
+
+
 class CropSampler:
     """Draws labelled crops, every second of speech with the same probability."""
 
@@ -54,20 +74,21 @@ class CropSampler:
         self._f0_sum = torch.zeros(data.num_voices, device=data.device)
         self._f0_count = torch.zeros(data.num_voices, device=data.device)
         self._measured = 0
-        self._measure_voices()
+        self._take_in()
 
     def refresh(self) -> int:
         """Take in newly generated speech; how many utterances came."""
         added = self.data.refresh()
-        self._measure_voices()
+        if added:
+            self._take_in()
         return added
 
     def draw(self, crop_s: float, batch_s: float) -> Crops:
         """A batch of ``batch_s`` seconds in crops of ``crop_s``; shorter utterances are padded."""
         rows = max(2, round(batch_s / crop_s))
-        chosen = torch.multinomial(self.data.length_s, rows, replacement=True, generator=self.generator)
+        which, place = torch.rand(2, rows, generator=self.generator, device=self.data.device)
+        chosen = torch.searchsorted(self._ends_s, which.double() * self._ends_s[-1]).clamp(max=len(self.data) - 1)
         spare = (self.data.num_samples(chosen) - int(crop_s * SAMPLE_RATE_HZ)).clamp(min=0)
-        place = torch.rand(rows, generator=self.generator, device=self.data.device)
         return self.crops(chosen, (place * spare).long(), int(crop_s * SAMPLE_RATE_HZ))
 
     def crops(self, indices: Tensor, start: Tensor | int, num_samples: int) -> Crops:
@@ -90,13 +111,15 @@ class CropSampler:
         )
         return Crops(wave, inside, voice, labels)
 
-    def _measure_voices(self) -> None:
-        """Add the mean pitch of the utterances that are new to that of their voices."""
-        for first in range(self._measured, len(self.data), 64):
-            part = torch.arange(first, min(first + 64, len(self.data)), device=self.data.device)
-            wave = resample_22k_to_16k(self.data.wave(part))
+    def _take_in(self) -> None:
+        """Prepare for drawing, and add the pitch of the utterances that are new to the mean of their voices."""
+        self._ends_s = self.data.length_s.double().cumsum(0)
+        new = torch.arange(self._measured, len(self.data), device=self.data.device)
+        for part, num_samples in batches_by_length(self.data.num_samples(new), MEASURED_BATCH_S):
+            utterances = new[part]
+            wave = resample_22k_to_16k(self.data.wave(utterances, 0, num_samples[0]))
             log_f0, voiced = pitch(wave, wave.shape[1] // 320)
-            voice = self.data.voice[part]
+            voice = self.data.voice[utterances]
             self._f0_sum.index_add_(0, voice, (log_f0 * voiced).sum(1))
             self._f0_count.index_add_(0, voice, voiced.sum(1).float())
         self._measured = len(self.data)

@@ -14,6 +14,7 @@ The codes and the clean embeddings are targets; prompts are drawn from both vers
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Indices = Tensor | np.ndarray | Sequence[int]
 IDENTITY = ("voice", "sentence", "style")
+WRITTEN_ROWS = 1 << 19  # that pass through the memory of the host at a time
 
 
 class Semantics:
@@ -92,11 +94,7 @@ class Semantics:
             float32 ``[B, T, D]``, zero after the end of an utterance, and ``[B]``, the frames inside.
         """
         rows = self._rows(indices)
-        begin = (
-            torch.as_tensor(0 if start is None else start, device=self.device)
-            .to(torch.int64)
-            .expand(len(rows))
-        )
+        begin = torch.as_tensor(0 if start is None else start, device=self.device).to(torch.int64).expand(len(rows))
         if num_frames is None:
             num_frames = int((self.length[rows] - begin).max())
         at, inside = self._window(rows, begin, num_frames)
@@ -114,35 +112,48 @@ class Semantics:
 
 
 class SemanticsWriter:
-    """Writes what :class:`Semantics` reads, utterances in any order."""
+    """Collects what :class:`Semantics` reads on the device of the data, utterances in any order, and writes it."""
 
-    def __init__(
-        self, root: str | Path, data: SpeechData, length: np.ndarray, dim: int, codebook_size: int
-    ) -> None:
+    def __init__(self, root: str | Path, data: SpeechData, length: np.ndarray, dim: int, codebook_size: int) -> None:
         self.folder = Path(root) / "semantics" / data.split
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "index.npz").unlink(missing_ok=True)  # it marks a complete set
-        self.offset = np.cumsum([0, *length]).astype(np.int64)
-        frames = int(self.offset[-1])
-        self._codes = self._map("codes.bin", np.int16, (frames,))
-        self._clean = self._map("embeddings.bin", np.float16, (frames, dim))
-        self._augmented = self._map("embeddings_augmented.bin", np.float16, (frames, dim))
+        offset = np.cumsum([0, *length]).astype(np.int64)
+        self.frames, device = int(offset[-1]), data.voice.device
+        self._offset = torch.from_numpy(offset).to(device)
+        # One row more than there are frames: it takes the padding, so that nobody need count what is left.
+        self._codes = torch.zeros(self.frames + 1, dtype=torch.int16, device=device)
+        self._clean = torch.zeros(self.frames + 1, dim, dtype=torch.float16, device=device)
+        self._augmented = torch.zeros_like(self._clean)
         self._index = {name: getattr(data, name).cpu().numpy() for name in IDENTITY}
-        self._index |= {"offset": self.offset, "dim": np.int64(dim), "codebook_size": np.int64(codebook_size)}
+        self._index |= {"offset": offset, "dim": np.int64(dim), "codebook_size": np.int64(codebook_size)}
 
-    def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-        return np.memmap(self.folder / name, dtype, "w+", shape=shape)
+    @property
+    def codes(self) -> Tensor:
+        """Codes of all utterances back to back, int16 ``[frames]``."""
+        return self._codes[: self.frames]
 
     def write(self, indices: Tensor, codes: Tensor, clean: Tensor, augmented: Tensor) -> None:
         """Store rows ``[B, T]`` and ``[B, T, D]`` (padded) of the given utterances."""
-        arrays = codes.short().cpu().numpy(), clean.half().cpu().numpy(), augmented.half().cpu().numpy()
-        for row, index in enumerate(indices.tolist()):
-            begin, end = self.offset[index], self.offset[index + 1]
-            for table, values in zip((self._codes, self._clean, self._augmented), arrays, strict=True):
-                table[begin:end] = values[row, : end - begin]
+        indices = indices.to(self._offset.device)
+        at = self._offset[indices, None] + torch.arange(codes.shape[1], device=indices.device)
+        at = torch.where(at < self._offset[indices + 1, None], at, self.frames)
+        self._codes[at] = codes.short()
+        self._clean[at] = clean.half()
+        self._augmented[at] = augmented.half()
 
     def finish(self) -> None:
-        """Flush, and mark the set as complete."""
-        for table in (self._codes, self._clean, self._augmented):
-            table.flush()
+        """Write the files, and mark the set as complete."""
+        tables = {
+            "codes.bin": self._codes,
+            "embeddings.bin": self._clean,
+            "embeddings_augmented.bin": self._augmented,
+        }
+        with ThreadPoolExecutor(len(tables)) as pool:
+            list(pool.map(self._dump, tables, tables.values()))
         np.savez(self.folder / "index.npz", **self._index)  # pyright: ignore[reportArgumentType]
+
+    def _dump(self, name: str, table: Tensor) -> None:
+        with (self.folder / name).open("wb") as file:
+            for part in table[: self.frames].split(WRITTEN_ROWS):
+                part.cpu().numpy().tofile(file)

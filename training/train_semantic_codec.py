@@ -20,9 +20,10 @@ from indextts.models.semantic_codec import ConvNeXtBackbone, SemanticCodec, Vect
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.augment import augment
 from training.dataset import SpeechData
-from training.frames import Crops, CropSampler, FrameHeads, weighted
+from training.frames import Crops, CropSampler, FrameHeads, FrameLabels, weighted
+from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
-from training.train_semantic_encoder import heldout_batches, load_encoder
+from training.train_semantic_encoder import MAX_GRADIENT_NORM, heldout_batches, load_encoder
 
 NAME = "semantic_codec"
 CROP_S = 4.0
@@ -70,15 +71,25 @@ class CodebookLearner(nn.Module):
         self.get_buffer("started").fill_(True)
 
     @torch.no_grad()
-    def update(self, points: Tensor, codes: Tensor) -> None:
-        """Move the rows towards ``points [P, d]`` with codes ``[P]``; rows nobody uses jump to random points."""
+    def update(self, points: Tensor, codes: Tensor, valid: Tensor) -> None:
+        """Move the rows towards the points that have their codes; rows nobody uses jump to random points.
+
+        Args:
+            points: ``[P, d]``.
+            codes: ``[P]``.
+            valid: ``[P]`` bool, which of them count. The host need not know how many they are.
+        """
         points, size = F.normalize(points.float(), dim=-1), len(self._rows)
-        new = torch.bincount(codes, minlength=size).float()
+        weight = valid.float()
+        new = torch.zeros_like(self.counts).index_add_(0, codes, weight)
         self.counts.lerp_(new, 1 - self.decay)
-        self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, codes, points), 1 - self.decay)
+        new = torch.zeros_like(self.sums).index_add_(0, codes, points * weight[:, None])
+        self.sums.lerp_(new, 1 - self.decay)
         mean = self.counts.mean()
         dead = self.counts < self.dead_share * mean
-        strays = points[torch.randint(len(points), (size,), device=points.device)]
+        rank = valid.cumsum(0)  # the n-th valid point is the first of rank n
+        drawn = (torch.rand(size, device=points.device) * rank[-1]).long() + 1
+        strays = points[torch.searchsorted(rank, drawn).clamp(max=len(points) - 1)]
         self.counts.copy_(torch.where(dead, mean * 0.5, self.counts))
         self.sums.copy_(torch.where(dead[:, None], strays * self.counts[:, None], self.sums))
         self._rows.copy_(F.normalize(self.sums, dim=-1))
@@ -103,11 +114,69 @@ class CodecTask(nn.Module):
         return (error * valid).sum() / valid.sum()
 
 
+class CodecStep:
+    """One step of codec, task and codebook, which can be captured as a CUDA graph.
+
+    Attributes:
+        parts: the modules that learn.
+        optimizer: of codec and task; the codebook follows the points by itself.
+    """
+
+    def __init__(
+        self, encoder: SemanticEncoder, codec: SemanticCodec, task: CodecTask, codebook: CodebookLearner
+    ) -> None:
+        self.encoder, self.codec, self.task, self.codebook = encoder, codec, task, codebook
+        self.parts: dict[str, nn.Module] = {"codec": codec, "task": task, "codebook": codebook}
+        self.weights = [p for part in (codec, task) for p in part.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.weights,
+            LEARNING_RATE,
+            (0.9, 0.98),
+            weight_decay=0.01,
+            fused=True,
+            capturable=self.weights[0].is_cuda,
+        )
+
+    def compute(self, features: Tensor, mask: Tensor, *labels: Tensor) -> Figures:
+        """Learn from one batch.
+
+        Args:
+            features: ``[B + B // 2, T, 160]``, of clean recordings and of the first half of them degraded.
+            mask: ``[B + B // 2, T]``, 0 for padding.
+            labels: what :class:`FrameLabels` holds, of the B clean recordings.
+
+        Returns:
+            The losses, the norm of the gradient and the perplexity of the codes.
+        """
+        known, quantizer = FrameLabels(*labels), self.codec.quantizer.first
+        rows = len(known.valid)
+        embeddings = embed(self.encoder, features, mask)
+        clean, inputs = embeddings[:rows], torch.cat([embeddings[rows:], embeddings[rows // 2 : rows]])
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(features.device.type, torch.bfloat16, cache_enabled=False):
+            # The codebook lies on the unit sphere and lookup is by cosine: the length of a point is free.
+            z_e = F.normalize(self.codec.project(inputs).float(), dim=1)
+            codes = quantizer.encode(z_e)
+            z_q = quantizer.lookup(codes)
+            quantized = quantizer.out_project(z_e + (z_q - z_e).detach()).transpose(1, 2)
+            reconstruction = self.task.reconstruction(quantized, clean, known.valid)
+            losses = self.task.heads.losses(quantized, known)
+        distance = (z_e - z_q).square().sum(1)
+        commitment = (distance * known.valid).sum() / known.valid.sum()
+        (reconstruction + weighted(losses) + COMMITMENT * commitment).backward()
+        norm = nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT_NORM)
+        step_unless_broken(self.optimizer, [norm])
+        self.codebook.update(z_e.detach().transpose(1, 2).flatten(0, 1), codes.flatten(), known.valid.flatten())
+        figures = {"reconstruction": reconstruction, "commitment": commitment, **losses, "norm": norm}
+        figures["perplexity"] = self.codebook.perplexity
+        return {name: value.detach() for name, value in figures.items()}
+
+
 @torch.no_grad()
-def embed(encoder: SemanticEncoder, wave: Tensor, num_samples: Tensor) -> Tensor:
-    """Normalised embeddings ``[B, T, D]`` in float32."""
-    with torch.autocast(wave.device.type, torch.bfloat16):
-        hidden = encoder(*semantic_features(wave, num_samples))
+def embed(encoder: SemanticEncoder, features: Tensor, mask: Tensor) -> Tensor:
+    """Normalised embeddings ``[B, T, D]`` in float32, computed in bfloat16."""
+    with torch.autocast(features.device.type, torch.bfloat16, cache_enabled=False):
+        hidden = encoder(features, mask)
     return encoder.normalize(hidden.float())
 
 
@@ -159,12 +228,11 @@ def main() -> None:
     encoder_heads.load_state_dict(trained["parts"]["heads"])
     codec = SemanticCodec(config.semantic_codec).to(device)
     task = CodecTask(config.semantic_codec).to(device)
-    quantizer = codec.quantizer.first
-    quantizer.codebook.requires_grad_(False)
-    codebook = CodebookLearner(quantizer).to(device)
-    weights = [p for part in (codec, task) for p in part.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
-    loop = Loop(NAME, options, {"codec": codec, "task": task, "codebook": codebook}, optimizer)
+    codec.quantizer.first.codebook.requires_grad_(False)
+    codebook = CodebookLearner(codec.quantizer.first).to(device)
+    learner = CodecStep(encoder, codec, task, codebook)
+    loop = Loop(NAME, options, learner.parts, learner.optimizer)
+    take = trainable_step(learner.compute, learner.optimizer, device, loop.log.info)
     batch_s = 16.0 if options.smoke else BATCH_S
     heldout = heldout_batches(options, device)
 
@@ -172,29 +240,17 @@ def main() -> None:
         points = []
         for _ in range(KMEANS_BATCHES):
             crops = sampler.draw(CROP_S, batch_s)
-            clean = embed(encoder, crops.wave, crops.num_samples)
+            clean = embed(encoder, *semantic_features(crops.wave, crops.num_samples))
             points.append(points_of(codec, clean, crops.labels.valid).detach())
         codebook.start(torch.cat(points))
 
     for step in loop.steps():
         crops = sampler.draw(CROP_S, batch_s)
-        valid = crops.labels.valid
-        clean = embed(encoder, crops.wave, crops.num_samples)
-        half = len(clean) // 2
+        half = len(crops.wave) // 2
         degraded = augment(crops.wave[:half], 16000, sampler.generator)
-        inputs = torch.cat([embed(encoder, degraded, crops.num_samples[:half]), clean[half:]])
-        with torch.autocast(device.type, torch.bfloat16):
-            # The codebook lies on the unit sphere and lookup is by cosine: the length of a point is free.
-            z_e = F.normalize(codec.project(inputs).float(), dim=1)
-            codes = quantizer.encode(z_e)
-            z_q = quantizer.lookup(codes)
-            quantized = quantizer.out_project(z_e + (z_q - z_e).detach()).transpose(1, 2)
-            reconstruction = task.reconstruction(quantized, clean, valid)
-            losses = task.heads.losses(quantized, crops.labels)
-        commitment = (z_e - z_q).square().sum(1)[valid].mean()
-        loop.update(reconstruction + weighted(losses) + COMMITMENT * commitment)
-        codebook.update(z_e.detach().transpose(1, 2)[valid], codes[valid])
-        loop.report(reconstruction=reconstruction, commitment=commitment, **losses, perplexity=codebook.perplexity)
+        num_samples = torch.cat([crops.num_samples, crops.num_samples[:half]])
+        features = semantic_features(torch.cat([crops.wave, degraded]), num_samples)
+        loop.report(**take(*features, *crops.labels))
         if loop.evaluation_due():
             if sampler.refresh():
                 heldout = heldout_batches(options, device)

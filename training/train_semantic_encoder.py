@@ -23,13 +23,15 @@ from indextts.config import W2VBertConfig, load_model_config
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.augment import augment
 from training.dataset import SpeechData
-from training.frames import Crops, CropSampler, FrameHeads, weighted
+from training.frames import Crops, CropSampler, FrameHeads, FrameLabels, weighted
+from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
 
 NAME = "semantic_encoder"
 CROPS_S = (1.5, 2.5, 2.5, 4.0, 8.0)
 BATCH_S = 640.0
 LEARNING_RATE = 1.5e-3
+MAX_GRADIENT_NORM = 1.0
 STATISTICS_BATCHES = 24
 
 
@@ -40,7 +42,7 @@ class VoiceAdversary(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(2 * dim, 256), nn.GELU(), nn.Linear(256, num_voices))
 
-    def loss(self, hidden: Tensor, valid: Tensor, voice: Tensor, strength: float) -> Tensor:
+    def loss(self, hidden: Tensor, valid: Tensor, voice: Tensor, strength: Tensor) -> Tensor:
         """Cross-entropy of the guess; ``strength`` scales what comes back to ``hidden [B, T, D]``."""
         # Value: hidden. Gradient: minus strength times that of hidden.
         hidden = (1 + strength) * hidden.detach() - strength * hidden
@@ -48,6 +50,53 @@ class VoiceAdversary(nn.Module):
         mean = (hidden * weight).sum(1)
         spread = (((hidden - mean[:, None]).square() * weight).sum(1) + 1e-5).sqrt()
         return F.cross_entropy(self.net(torch.cat([mean, spread], -1)).float(), voice)
+
+
+class EncoderStep:
+    """One step of encoder, heads and adversary, which can be captured as a CUDA graph.
+
+    Attributes:
+        parts: the modules that learn.
+        optimizer: of them all.
+    """
+
+    def __init__(self, encoder: SemanticEncoder, heads: FrameHeads, adversary: VoiceAdversary) -> None:
+        self.encoder, self.heads, self.adversary = encoder, heads, adversary
+        self.parts: dict[str, nn.Module] = {"encoder": encoder, "heads": heads, "adversary": adversary}
+        self.weights = [p for part in self.parts.values() for p in part.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.weights,
+            LEARNING_RATE,
+            (0.9, 0.98),
+            weight_decay=0.01,
+            fused=True,
+            capturable=self.weights[0].is_cuda,
+        )
+
+    def compute(self, features: Tensor, mask: Tensor, voice: Tensor, strength: Tensor, *labels: Tensor) -> Figures:
+        """Learn from one batch.
+
+        Args:
+            features: ``[B, T, 160]`` of degraded recordings.
+            mask: ``[B, T]``, 0 for padding.
+            voice: ``[B]``.
+            strength: scalar, how much the adversary counts for the encoder.
+            labels: what :class:`FrameLabels` holds.
+
+        Returns:
+            The losses and the norm of the gradient.
+        """
+        known = FrameLabels(*labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(features.device.type, torch.bfloat16, cache_enabled=False):
+            hidden = self.encoder(features, mask)
+            losses = self.heads.losses(hidden, known)
+            guess = self.adversary.loss(hidden.float(), known.valid, voice, strength)
+        (weighted(losses) + guess).backward()
+        norm = nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT_NORM)
+        step_unless_broken(self.optimizer, [norm])
+        figures = losses | {"voice": guess, "norm": norm}
+        return {name: value.detach() for name, value in figures.items()}
 
 
 def mask_features(features: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,10 +170,9 @@ def main() -> None:
     encoder = SemanticEncoder(config.w2v_bert).to(device)
     heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
     adversary = VoiceAdversary(config.w2v_bert.hidden_size, sampler.data.num_voices).to(device)
-    parts: dict[str, nn.Module] = {"encoder": encoder, "heads": heads, "adversary": adversary}
-    weights = [p for part in parts.values() for p in part.parameters()]
-    optimizer = torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
-    loop = Loop(NAME, options, parts, optimizer)
+    learner = EncoderStep(encoder, heads, adversary)
+    loop = Loop(NAME, options, learner.parts, learner.optimizer)
+    take = trainable_step(learner.compute, learner.optimizer, device, loop.log.info)
     heldout: list[tuple[Crops, Tensor]] = []
     batch_s = 16.0 if options.smoke else BATCH_S
 
@@ -133,13 +181,8 @@ def main() -> None:
         crops = sampler.draw(crop_s, batch_s)
         features, mask = semantic_features(augment(crops.wave, 16000, sampler.generator), crops.num_samples)
         features = mask_features(features, sampler.generator)
-        with torch.autocast(device.type, torch.bfloat16):
-            hidden = encoder(features, mask)
-            losses = heads.losses(hidden, crops.labels)
-            strength = options.adversary * min(1.0, 2 * loop.progress)
-            voice = adversary.loss(hidden.float(), crops.labels.valid, crops.voice, strength)
-        loop.update(weighted(losses) + voice)
-        loop.report(**losses, voice=voice)
+        strength = torch.full((), options.adversary * min(1.0, 2 * loop.progress), device=device)
+        loop.report(**take(features, mask, crops.voice, strength, *crops.labels))
         if loop.evaluation_due():
             added = sampler.refresh()
             if added or not heldout:

@@ -12,8 +12,8 @@ from indextts.config import SemanticCodecConfig, W2VBertConfig
 from indextts.models.semantic_codec import SemanticCodec, VectorQuantizer
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.dataset import SpeechData
-from training.extract_semantics import batches_by_length, extract
-from training.frames import CropSampler, FrameHeads, weighted
+from training.extract_semantics import extract, quantize_rows
+from training.frames import CropSampler, FrameHeads, batches_by_length, weighted
 from training.semantics import Semantics
 from training.train_semantic_codec import CodebookLearner
 from training.train_semantic_encoder import VoiceAdversary, mask_features
@@ -66,9 +66,9 @@ def test_adversary_reverses_only_what_reaches_the_encoder() -> None:
     adversary, hidden = VoiceAdversary(4, 3), torch.randn(2, 5, 4, requires_grad=True)
     valid, voice = torch.ones(2, 5, dtype=torch.bool), torch.tensor([0, 2])
     grads = []
-    for strength in (-1.0, 0.5):  # minus one: the plain gradient
+    for strength in torch.tensor([-1.0, 0.5]):  # minus one: the plain gradient
         loss = adversary.loss(hidden, valid, voice, strength)
-        own, weight = torch.autograd.grad(loss, [hidden, adversary.net[0].weight])
+        own, weight = torch.autograd.grad(loss, [hidden, next(adversary.parameters())])
         grads.append((loss, own, weight))
     torch.testing.assert_close(grads[1][0], grads[0][0])
     torch.testing.assert_close(grads[1][1], -0.5 * grads[0][1])
@@ -93,16 +93,71 @@ def test_codebook_finds_clusters_and_restarts_dead_codes() -> None:
     moved = F.normalize(torch.randn(16, 4), dim=-1)
     for _ in range(300):
         batch = moved.repeat(8, 1) + 0.01 * torch.randn(128, 4)
-        learner.update(batch, quantizer.encode(batch.T[None])[0])
+        learner.update(batch, quantizer.encode(batch.T[None])[0], torch.ones(128, dtype=torch.bool))
     assert (moved @ quantizer.codebook.weight.T).amax(1).min() > 0.99
     assert 8 < learner.perplexity <= 32
 
 
+def test_points_that_are_not_valid_leave_the_codebook_alone() -> None:
+    torch.manual_seed(0)
+    points, codes, valid = torch.randn(64, 4), torch.randint(0, 8, (64,)), torch.arange(64) % 3 > 0
+    learners = [CodebookLearner(VectorQuantizer(8, 8, 4), dead_share=0.0) for _ in range(2)]
+    learners[0].update(points, codes, valid)
+    learners[1].update(points[valid], codes[valid], torch.ones_like(valid[valid]))
+    torch.testing.assert_close(learners[0].sums, learners[1].sums)
+    torch.testing.assert_close(learners[0].counts, learners[1].counts)
+
+
+def test_dead_codes_restart_at_valid_points_only() -> None:
+    torch.manual_seed(0)
+    points, valid = F.normalize(torch.randn(20, 4), dim=-1), torch.arange(20) % 5 == 3
+    quantizer = VectorQuantizer(8, 256, 4)
+    learner = CodebookLearner(quantizer)
+    learner.update(points, torch.zeros(20, dtype=torch.int64), valid)
+    chosen = (quantizer.codebook.weight[1:] @ points.T).argmax(-1)
+    assert set(chosen.tolist()) == {3, 8, 13, 18}
+    torch.testing.assert_close(quantizer.codebook.weight[1:], points[chosen])
+
+
+def test_every_second_is_drawn_with_the_same_probability(toy_speech: Path) -> None:
+    data = SpeechData(toy_speech, "cpu")
+    sampler, chosen = CropSampler(data, seed=0), []
+    sampler.crops = lambda indices, start, num_samples: chosen.append((indices, start))  # type: ignore[method-assign, assignment, return-value]
+    sampler.draw(0.5, 5000.0)
+    indices, start = chosen[0]
+    share = torch.bincount(indices, minlength=len(data)) / len(indices)
+    torch.testing.assert_close(share, data.length_s / data.length_s.sum(), atol=0.015, rtol=0)
+    spare = data.num_samples(indices) - 11025
+    assert (start >= 0).all() and (start <= spare).all() and (start / spare).mean().sub(0.5).abs() < 0.02
+
+
+def test_the_pitch_of_a_voice_is_its_mean(toy_speech: Path) -> None:
+    sampler = CropSampler(SpeechData(toy_speech, "cpu"), seed=0)
+    mean = sampler._f0_sum / sampler._f0_count
+    torch.testing.assert_close(mean, torch.log2(torch.tensor([100.0, 200.0])), atol=0.02, rtol=0)
+
+
 def test_batches_by_length_cover_everything_once() -> None:
-    lengths = torch.tensor([5, 1, 9, 2, 2, 7]) * 22050
+    lengths = torch.tensor([5, 1, 9, 2, 2, 7, 30]) * 22050
     batches = list(batches_by_length(lengths, 10.0))
-    assert sorted(torch.cat(batches).tolist()) == list(range(6))
-    assert all(lengths[b].max() * len(b) <= 10 * 22050 for b in batches)
+    assert sorted(torch.cat([indices for indices, _ in batches]).tolist()) == list(range(7))
+    in_order = [n for _, num_samples in batches for n in num_samples]
+    assert in_order == sorted(lengths.tolist(), reverse=True)
+    for indices, num_samples in batches:
+        assert lengths[indices].tolist() == num_samples
+        assert len(indices) == 1 or num_samples[0] * len(indices) <= 10 * 22050
+    assert len(batches) < 6
+
+
+def test_rows_are_quantised_without_their_padding() -> None:
+    torch.manual_seed(0)
+    codec = SemanticCodec(SemanticCodecConfig(16, 16, 4, 12, 16, 2)).eval()
+    embeddings, lengths = torch.randn(5, 9, 16), [9, 7, 7, 7, 2]
+    with torch.no_grad():
+        codes = quantize_rows(codec, embeddings, lengths)
+        for row, length in enumerate(lengths):
+            alone = codec.quantize(embeddings[row : row + 1, :length])[0][0]
+            assert torch.equal(codes[row, :length], alone) and not codes[row, length:].any()
 
 
 def test_extraction_gives_each_utterance_what_it_would_get_alone(toy_speech: Path, tmp_path: Path) -> None:

@@ -45,6 +45,19 @@ def test_embeddings(semantics: Semantics) -> None:
     assert part[..., 3].tolist() == [[-24, -25, -26, 0, 0], [-11, 0, 0, 0, 0]] and lengths.tolist() == [3, 1]
 
 
+def test_rows_of_one_batch_do_not_disturb_each_other(tmp_path: Path, data: SimpleNamespace) -> None:
+    writer = SemanticsWriter(tmp_path, data, LENGTHS, dim=4, codebook_size=100)  # type: ignore[arg-type]
+    codes = torch.arange(27).view(3, 9)  # with more padding than there are frames
+    clean = codes[..., None].expand(3, 9, 4).float()
+    writer.write(torch.tensor([1, 2, 0]), codes, clean, clean + 50)
+    assert writer.codes.tolist() == [18, 19, 20, 21, 22, 0, 1, 9, 10, 11, 12, 13, 14, 15]
+    writer.finish()
+    read = Semantics(tmp_path, "cpu")
+    assert read.codes([2])[0].tolist() == [[9, 10, 11, 12, 13, 14, 15]]
+    assert read.embeddings([1, 0], augmented=False)[0][..., 2].tolist() == [[0, 1, 0, 0, 0], [18, 19, 20, 21, 22]]
+    assert read.embeddings([1], augmented=True)[0][..., 0].tolist() == [[50, 51]]
+
+
 def test_other_data_is_noticed(semantics: Semantics, data: SimpleNamespace) -> None:
     semantics.check(data)  # type: ignore[arg-type]
     data.voice = data.voice.flip(0)

@@ -23,7 +23,7 @@ from training.dataset import SpeechData
 from training.frames import Crops, CropSampler, FrameHeads, FrameLabels, weighted
 from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
-from training.train_semantic_encoder import MAX_GRADIENT_NORM, heldout_batches, load_encoder
+from training.train_semantic_encoder import MAX_GRADIENT_NORM, Heldout, load_encoder
 
 NAME = "semantic_codec"
 CROP_S = 4.0
@@ -222,6 +222,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     sampler = CropSampler(SpeechData(options.data, device), options.seed)
+    heldout = Heldout(options, device)
     encoder = load_encoder(options.out, config.w2v_bert, device)
     encoder_heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
     trained = torch.load(options.out / "semantic_encoder.pt", map_location=device, weights_only=True)
@@ -234,7 +235,6 @@ def main() -> None:
     loop = Loop(NAME, options, learner.parts, learner.optimizer)
     take = trainable_step(learner.compute, learner.optimizer, device, loop.log.info)
     batch_s = 16.0 if options.smoke else BATCH_S
-    heldout = heldout_batches(options, device)
 
     if not codebook.get_buffer("started"):
         points = []
@@ -252,12 +252,12 @@ def main() -> None:
         features = semantic_features(torch.cat([crops.wave, degraded]), num_samples)
         loop.report(**take(*features, *crops.labels))
         if loop.evaluation_due():
-            if sampler.refresh():
-                heldout = heldout_batches(options, device)
-            _log(loop, step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout))
+            sampler.refresh()
+            heldout.refresh()
+            _log(loop, step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout.batches))
             codec.train()
 
-    _log(loop, loop.step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout))
+    _log(loop, loop.step, evaluate(encoder, encoder_heads, codec.eval(), task, heldout.batches))
     save_weights(options.out / f"{NAME}.safetensors", codec.state_dict())
 
 

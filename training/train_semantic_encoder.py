@@ -138,14 +138,29 @@ def evaluate(encoder: SemanticEncoder, heads: FrameHeads, batches: list[tuple[Cr
     return sums
 
 
-def heldout_batches(options: argparse.Namespace, device: torch.device) -> list[tuple[Crops, Tensor]]:
-    """The same crops at every evaluation; none if there is no held-out speech yet."""
-    data = SpeechData(options.data, device, "heldout")
-    if not len(data):
-        return []
-    sampler = CropSampler(data, seed=1)
-    batches = [sampler.draw(4.0, 16.0 if options.smoke else 256.0) for _ in range(1 if options.smoke else 2)]
-    return [(crops, augment(crops.wave, 16000, sampler.generator)) for crops in batches]
+class Heldout:
+    """Crops of voices and sentences that the training never hears, clean and degraded.
+
+    Attributes:
+        batches: the same at every evaluation, until there is more speech; none while there is none.
+    """
+
+    def __init__(self, options: argparse.Namespace, device: torch.device) -> None:
+        self.data = SpeechData(options.data, device, "heldout")
+        self.number, self.batch_s = (1, 16.0) if options.smoke else (2, 256.0)
+        self.batches = self._draw()
+
+    def refresh(self) -> None:
+        """Take in newly generated speech."""
+        if self.data.refresh():
+            self.batches = self._draw()
+
+    def _draw(self) -> list[tuple[Crops, Tensor]]:
+        if not len(self.data):
+            return []
+        sampler = CropSampler(self.data, seed=1)
+        batches = [sampler.draw(4.0, self.batch_s) for _ in range(self.number)]
+        return [(crops, augment(crops.wave, 16000, sampler.generator)) for crops in batches]
 
 
 @torch.no_grad()
@@ -167,13 +182,13 @@ def main() -> None:
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     sampler = CropSampler(SpeechData(options.data, device), options.seed)
+    heldout = Heldout(options, device)
     encoder = SemanticEncoder(config.w2v_bert).to(device)
     heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
     adversary = VoiceAdversary(config.w2v_bert.hidden_size, sampler.data.num_voices).to(device)
     learner = EncoderStep(encoder, heads, adversary)
     loop = Loop(NAME, options, learner.parts, learner.optimizer)
     take = trainable_step(learner.compute, learner.optimizer, device, loop.log.info)
-    heldout: list[tuple[Crops, Tensor]] = []
     batch_s = 16.0 if options.smoke else BATCH_S
 
     for step in loop.steps():
@@ -184,13 +199,12 @@ def main() -> None:
         strength = torch.full((), options.adversary * min(1.0, 2 * loop.progress), device=device)
         loop.report(**take(features, mask, crops.voice, strength, *crops.labels))
         if loop.evaluation_due():
-            added = sampler.refresh()
-            if added or not heldout:
-                heldout = heldout_batches(options, device)
-            figures = evaluate(encoder, heads, heldout)
+            sampler.refresh()
+            heldout.refresh()
+            figures = evaluate(encoder, heads, heldout.batches)
             loop.log.info("  step %d, held out: %s", step, _text(figures))
 
-    figures = evaluate(encoder, heads, heldout or heldout_batches(options, device))
+    figures = evaluate(encoder, heads, heldout.batches)
     loop.log.info("held out at the end: %s", _text(figures))
     stats = statistics(encoder, sampler, 1 if options.smoke else STATISTICS_BATCHES, batch_s)
     encoder_weights = {k: v for k, v in encoder.state_dict().items() if k not in stats}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from training.frames import Crops, CropSampler, FrameHeads, weighted
 from training.graphs import trainable_step
 from training.semantics import Semantics
 from training.train_semantic_codec import CodebookLearner, CodecStep, CodecTask, embed
-from training.train_semantic_encoder import EncoderStep, VoiceAdversary
+from training.train_semantic_encoder import EncoderStep, Heldout, VoiceAdversary, evaluate
 
 CONFIG = Path(__file__).parents[2] / "checkpoints" / "nano" / "config.yaml"
 
@@ -162,3 +164,21 @@ def test_steps_make_the_losses_fall(encoder_step: EncoderStep, codec_step: Codec
             step.optimizer.param_groups[0]["lr"] = 3e-3
             last = take(*tensors)[name]
         assert last < 0.9 * first, name
+
+
+def test_heldout_speech_is_taken_in_as_it_comes(encoder_step: EncoderStep, toy_speech: Path) -> None:
+    for name in ("voices", "sentences"):
+        rows = json.loads((toy_speech / f"{name}.json").read_text())
+        rows[1]["heldout"] = True
+        (toy_speech / f"{name}.json").write_text(json.dumps(rows))
+    mark = (toy_speech / "shard_00000.json").rename(toy_speech / "unfinished")
+    heldout = Heldout(Namespace(data=toy_speech, smoke=True), torch.device("cpu"))
+    assert heldout.batches == [] and evaluate(encoder_step.encoder, encoder_step.heads, heldout.batches) == {}
+    mark.rename(toy_speech / "shard_00000.json")
+    heldout.refresh()
+    drawn = heldout.batches
+    assert drawn[0][0].voice.tolist() == [1] * 4 and drawn[0][1].shape == drawn[0][0].wave.shape
+    figures = evaluate(encoder_step.encoder, encoder_step.heads, drawn)
+    assert {"clean_phone_accuracy", "augmented_energy_db"} <= figures.keys()
+    heldout.refresh()
+    assert heldout.batches is drawn

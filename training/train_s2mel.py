@@ -45,6 +45,7 @@ from training.train_gpt import average_into
 PEAK_LR = {"codes": 1.0e-3, "latents": 3.0e-4}
 WEIGHT_DECAY = 0.01
 MAX_NORM = 1.0
+SKETCH_WEIGHT = 0.5
 NO_CONDITIONS = 0.15  # share of the rows that are trained as the unconditional branch of the guidance
 NO_LATENTS = 0.2  # share of the rows whose latents are left out in the second stage
 DEGRADED_PROMPTS = 0.2  # share of the batches whose prompts sound like bad recordings
@@ -175,9 +176,13 @@ class TrainStep:
 
     def __init__(self, model: S2Mel, peak_lr: float, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.weights: list[Tensor] = list(model.parameters())
+        # Draws the mel from the conditions alone, in the first stage only: they then soon say what is to be heard.
+        self.sketch = nn.Linear(model.estimator.cond_projection.in_features, model.estimator.mels).to(device)
+        self.sketch.load_state_dict({"bias": model.estimator.conv2.bias}, strict=False)
+        parts = nn.ModuleList((model, self.sketch))
+        self.weights: list[Tensor] = list(parts.parameters())
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, peak_lr), betas=(0.9, 0.98), fused=True, capturable=device.type == "cuda"
+            parameter_groups(parts, peak_lr), betas=(0.9, 0.98), fused=True, capturable=device.type == "cuda"
         )
 
     def compute(
@@ -199,10 +204,16 @@ class TrainStep:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             mu = conditions(self.model, batch, latents, latents_kept)
             loss = flow_loss(self.model, batch, mu, t, noise, known)
+            figures = {"loss": loss}
+            if latents is None:
+                drawn = self.sketch(mu).float().transpose(1, 2)
+                error = ((drawn - batch.mel).square() * batch.speech).sum()
+                figures["sketch"] = error / (batch.speech.sum() * drawn.shape[1])
+                loss = loss + SKETCH_WEIGHT * figures["sketch"]
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
         step_unless_broken(self.optimizer, [norm])
-        return {"loss": loss.detach(), "norm": norm.detach()}
+        return {name: value.detach() for name, value in (figures | {"norm": norm}).items()}
 
 
 def step_inputs(batch: S2MelBatch, latents: Tensor | None, generator: torch.Generator) -> list[Tensor]:
@@ -340,7 +351,8 @@ def main() -> None:
         for part in (*model.estimator.transformer.layers, model.estimator.wavenet):
             part.compile(dynamic=True)
     training = TrainStep(model, PEAK_LR[options.stage], device)
-    loop = Loop(RESULT[options.stage], options, {"model": model, "averaged": averaged}, training.optimizer)
+    parts = {"model": model, "averaged": averaged, "sketch": training.sketch}
+    loop = Loop(RESULT[options.stage], options, parts, training.optimizer)
     if options.resume and loop.step:  # draw other batches than those seen
         train.seed(options.seed + loop.step)
     fixed = HeldOut.draw(heldout, heldout_latents, 4 if options.smoke else options.heldout)

@@ -286,6 +286,7 @@ def test_a_step_learns_and_never_waits(
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert ("gpt_layer.0.weight" in changed) == (stage == "latents")
     assert "length_regulator.content_in_proj.weight" in changed
+    assert ("sketch" in figures) == (stage == "codes")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, root: Path, *extra: str) -> None:

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ATTEMPTS = 2
+ATTEMPTS = 3
 REPORT_EVERY_S = 30
 MIN_MINUTES = 0.5  # of a training that starts when the time is all but over
 
@@ -50,9 +50,9 @@ def train(network: str, *options: str) -> tuple[str, ...]:
 
 # "speech" stands for enough speech to start on, "speech_complete" for all of it.
 STEPS = (
-    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.14),
-    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.05),
-    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech",), 1, 0.11),
+    Step("semantic_encoder", train("semantic_encoder"), "semantic_encoder.safetensors", ("speech",), 0, 0.18),
+    Step("semantic_codec", train("semantic_codec"), "semantic_codec.safetensors", ("semantic_encoder",), 0, 0.045),
+    Step("style_encoder", train("style_encoder"), "campplus.safetensors", ("speech_complete",), 1, 0.12),
     Step(
         "vocoder",
         train("vocoder"),
@@ -66,14 +66,14 @@ STEPS = (
         "semantics", ("training.extract_semantics",), "semantics/train/index.npz", ("semantic_codec", "speech_complete")
     ),
     Step("styles", ("training.extract_styles",), "style.npy", ("style_encoder", "speech_complete"), 1),
-    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.48),
+    Step("gpt", train("gpt"), "gpt.safetensors", ("semantics",), 0, 0.43),
     Step(
         "s2mel_codes",
         train("s2mel", "--stage", "codes"),
         "s2mel_codes.safetensors",
         ("semantics", "styles"),
         0,
-        0.48,
+        0.43,
     ),
     Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.17),
     Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),

@@ -245,9 +245,13 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How this checkpoint wants its text. ``chinese`` is "characters" (released) or "pinyin"."""
+    """How this checkpoint wants its text.
+
+    ``chinese`` is "characters" (released) or "pinyin"; ``english`` is "letters" (released) or, with pinyin, "phonemes".
+    """
 
     chinese: str = "characters"
+    english: str = "letters"
 
 
 @dataclass(frozen=True)

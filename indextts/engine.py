@@ -87,7 +87,7 @@ class Engine:
         emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, model_config.emo_num)
         qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
         normalizer = TextNormalizer(Glossary.load(files.glossary))
-        tokenizer = TextTokenizer(files.bpe_model, normalizer, model_config.text.chinese)
+        tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         stages = Stages(
             text=TextStage(tokenizer, model_config.gpt.max_text_tokens),
             conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_entries),

@@ -111,16 +111,17 @@ class SynthesisRequest:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text that is spoken in one go."""
+    """A stretch of text that is spoken in one go. ``words`` is how it is written, where the tokens are sounds."""
 
     index: int
     tokens: tuple[str, ...]
     token_ids: tuple[int, ...]
+    words: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The pieces joined, with the word marker shown as a space."""
-        return "".join(self.tokens).replace("▁", " ").strip()
+        """The words if they are known, else the pieces joined, with the word marker shown as a space."""
+        return " ".join(self.words) or "".join(self.tokens).replace("▁", " ").strip()
 
     @property
     def token_count(self) -> int:

@@ -51,7 +51,9 @@ class SpeechData:
         self._voice_heldout = np.array([v["heldout"] for v in self.voices], bool)
         self._shards: set[str] = set()
         self._pcm = _Growing(torch.int16, self.device)
-        self._track = _Growing(torch.int16, self.device)  # phone id of every 25 ms, utterances back to back
+        # Of every 25 ms, utterances back to back: which phone it is, and the how manieth symbol of its sentence.
+        self._track = _Growing(torch.int16, self.device)
+        self._symbol_track = _Growing(torch.int16, self.device)
         empty = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.voice = self.sentence = self.style = self.language = empty
         self._offset = self._length = self._track_offset = self._track_length = empty
@@ -89,6 +91,7 @@ class SpeechData:
         ends = rows["offset"] + rows["length"]
         phones = [slice(*rows["phone_offset"][i : i + 2]) for i in keep]
         tracks = [np.repeat(rows["phone_ids"][p], rows["phone_frames"][p]) for p in phones]
+        symbols = [np.repeat(np.arange(p.stop - p.start), rows["phone_frames"][p]) for p in phones]
         lengths, track_lengths = rows["length"][keep], np.array([len(t) for t in tracks], np.int64)
         self._append("_offset", self._pcm.size + np.cumsum(lengths) - lengths)
         self._append("_length", lengths)
@@ -98,6 +101,7 @@ class SpeechData:
             self._append(name, rows[name][keep])
         self._pcm.extend(np.concatenate([pcm[rows["offset"][i] : ends[i]] for i in keep]))
         self._track.extend(np.concatenate(tracks).astype(np.int16))
+        self._symbol_track.extend(np.concatenate(symbols).astype(np.int16))
         return len(keep)
 
     def _append(self, name: str, values: np.ndarray) -> None:
@@ -161,6 +165,30 @@ class SpeechData:
             num_frames: T; up to the end of the longest utterance by default.
             start_samples: Sample of the utterance at which the first frame begins, one for all or ``[B]``.
         """
+        return self._at(self._track, 0, indices, frame_hz, num_frames, start_samples)
+
+    def symbols_at(
+        self,
+        indices: Indices,
+        frame_hz: float = 50.0,
+        num_frames: int | None = None,
+        start_samples: Indices | int | None = None,
+    ) -> Tensor:
+        """Which symbol of its sentence is spoken at the centre of each frame, int64 ``[B, T]``, arguments as above.
+
+        0 is the silence at the beginning, 1 the first symbol of the phonemes; -1 is outside the utterance.
+        """
+        return self._at(self._symbol_track, -1, indices, frame_hz, num_frames, start_samples)
+
+    def _at(
+        self,
+        track: _Growing,
+        outside: int,
+        indices: Indices,
+        frame_hz: float,
+        num_frames: int | None,
+        start_samples: Indices | int | None,
+    ) -> Tensor:
         rows = self._to_indices(indices)
         start_s = self._starts(rows, start_samples).double() / SAMPLE_RATE_HZ
         if num_frames is None:
@@ -168,8 +196,8 @@ class SpeechData:
         centre_s = start_s[:, None] + (torch.arange(num_frames, device=self.device) + 0.5) / frame_hz
         at = (centre_s / PHONE_FRAME_S).floor().long()
         inside = (at >= 0) & (at < self._track_length[rows, None])
-        at = (at + self._track_offset[rows, None]).clamp_(0, self._track.size - 1)
-        return self._track.data[at].long() * inside
+        at = (at + self._track_offset[rows, None]).clamp_(0, track.size - 1)
+        return track.data[at].long().masked_fill(~inside, outside)
 
     def text(self, index: int) -> str:
         """Normalised text of an utterance."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from indextts.config import GPTConfig
 from indextts.models.conformer import length_mask
 from training.dataset import SpeechData
+from training.frames import PHONE_SHIFT
 from training.semantics import Semantics
 
 FRAME_HZ = 50
@@ -44,6 +45,7 @@ class GPTBatch:
         emotion: ``[B, T', D]`` of the utterance that sets the emotion, with ``emotion_lengths [B]``.
         text: ``[B, L]`` ids, with ``text_lengths [B]``.
         codes: ``[B, M]``, with ``code_lengths [B]``; without the stop code.
+        spoken: ``[B, M]``, which of the text ids each code speaks, -1 where nobody knows.
     """
 
     prompt: Tensor
@@ -54,6 +56,7 @@ class GPTBatch:
     text_lengths: Tensor
     codes: Tensor
     code_lengths: Tensor
+    spoken: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,11 @@ class GPTBatches:
         )
         self.intensity = data.intensity[:count].cpu().numpy()
         self.length = semantics.length.cpu().numpy()
-        self.text, self.text_length = _load_tokens(tokens, device)
+        self.text, places, self.text_length = _load_tokens(tokens, device)
         if len(self.text_length) != len(data.sentences):
             raise ValueError(f"{tokens} has {len(self.text_length)} sentences, the data {len(data.sentences)}")
         self.codes = code_table(semantics)
+        self.spoken = spoken_table(data, places, self.codes.shape[1], count)
 
         self.by_voice = np.argsort(self.voice, kind="stable")
         self.voice_count = np.bincount(self.voice)
@@ -221,6 +225,7 @@ class GPTBatches:
         prompt = prompt * (frame < at["prompt_lengths"][:, None])[..., None]
         emotion = emotion * (frame < at["emotion_frames"][:, None])[..., None]
         own = at["own"].bool()
+        code_width = int(self.code_width[choice.target].max())
         return GPTBatch(
             prompt=prompt,
             prompt_lengths=at["prompt_lengths"],
@@ -228,8 +233,9 @@ class GPTBatches:
             emotion_lengths=torch.where(own, at["prompt_lengths"], at["emotion_frames"]),
             text=self.text[at["sentence"], : int(self.text_width[choice.target].max())].long(),
             text_lengths=at["text_lengths"],
-            codes=self.codes[at["target"], : int(self.code_width[choice.target].max())].long(),
+            codes=self.codes[at["target"], :code_width].long(),
             code_lengths=at["code_lengths"],
+            spoken=self.spoken[at["target"], :code_width].long(),
         )
 
     def _excerpts(self, utterances: Tensor, augmented: bool, begin: Tensor, width: int) -> Tensor:
@@ -272,14 +278,33 @@ def _multiple_of_8(length: int, limit: int) -> int:
     return min(-(-int(length) // 8) * 8, limit)
 
 
-def _load_tokens(path: Path, device: torch.device) -> tuple[Tensor, np.ndarray]:
-    """Text ids of all sentences, int16 ``[sentences, longest]`` padded with zeros, and their lengths."""
+def _load_tokens(path: Path, device: torch.device) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Text ids of all sentences and their places among the teacher's symbols, and the numbers of ids.
+
+    Both are int16 ``[sentences, longest]``, padded with 0 and with 32767.
+    """
     with np.load(path) as arrays:
-        ids, offsets = arrays["ids"], arrays["offsets"].astype(np.int64)
+        ids, places, offsets = arrays["ids"], arrays["places"], arrays["offsets"].astype(np.int64)
     lengths = np.diff(offsets)
-    table = np.zeros((len(lengths), int(lengths.max())), np.int16)
-    table[np.arange(table.shape[1]) < lengths[:, None]] = ids
-    return torch.from_numpy(table).to(device), lengths
+    tables = []
+    for values, padding in ((ids, 0), (places, np.iinfo(np.int16).max)):
+        table = np.full((len(lengths), int(lengths.max())), padding, np.int16)
+        table[np.arange(table.shape[1]) < lengths[:, None]] = values
+        tables.append(torch.from_numpy(table).to(device))
+    return tables[0], tables[1], lengths
+
+
+def spoken_table(data: SpeechData, places: Tensor, width: int, count: int, chunk: int = 2048) -> Tensor:
+    """Which text id each code of the first ``count`` utterances speaks, int16 ``[U, width]``; -1: not known."""
+    table = torch.empty(count, width, dtype=torch.int16, device=places.device)
+    for begin in range(0, count, chunk):
+        rows = torch.arange(begin, min(begin + chunk, count), device=places.device)
+        symbol = data.symbols_at(rows, FRAME_HZ, width, PHONE_SHIFT) - 1  # without the silence at the beginning
+        own = places[data.sentence[rows]]
+        spoken = torch.searchsorted(own.int(), symbol.int(), right=True) - 1
+        known = (own[:, :1] >= 0) & (symbol >= -1)
+        table[rows] = torch.where(known, spoken.clamp(min=0), -1).short()
+    return table
 
 
 def code_table(semantics: Semantics, chunk: int = 2048) -> Tensor:

@@ -4,7 +4,8 @@
 
 Reads the codes and embeddings that ``training/extract_semantics.py`` wrote into OUT and the text ids of all sentences
 (``--tokens``). The model sees exactly the sequence that it sees when it speaks; the two ways of numbering the codes
-(decoding skips a position, the second pass does not) take turns. Writes ``OUT/gpt.safetensors``: of the averaged
+(decoding skips a position, the second pass does not) take turns. Attention is shown where in the text the teacher
+was. Writes ``OUT/gpt.safetensors``: of the averaged
 weights, those that did best on voices and sentences never trained on.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -47,6 +48,7 @@ DECODING_POSITIONS = 0.6
 CODE_NOISE = 0.15  # at most this share of a row's code inputs is replaced, so that one slip is not the end
 CODES_PER_TEXT_ID = 8  # on average
 POSITION_SCALE = 0.03  # about the size of the other embeddings
+GUIDE_WEIGHT = 0.2
 AVERAGE_STEPS = 800
 HELDOUT_UTTERANCES = 256
 SAMPLED_UTTERANCES = 24
@@ -101,6 +103,51 @@ def parameter_groups(model: nn.Module) -> list[dict]:
         group = {"params": [], "lr": lr, "begin": begin, "weight_decay": WEIGHT_DECAY if decays else 0.0}
         groups.setdefault((lr, decays), group)["params"].append(parameter)
     return list(groups.values())
+
+
+class AttentionGuide:
+    """Teaches the first head of the two middle layers to look at the text that is being spoken.
+
+    The teacher tells which text id each code speaks. With that the model follows the text within a few hundred steps;
+    by itself it long knows only about where it is, and leaves words out or says them twice.
+    """
+
+    def __init__(self, model: UnifiedVoice) -> None:
+        self.heads, self.first_text = model.config.heads, model.config.condition_num_latent + 2 + 1
+        self._projected: dict[int, Tensor] = {}
+        middle = len(model.gpt.h) // 2
+        for layer in range(max(0, middle - 1), middle + 1):
+            model.gpt.h[layer].get_submodule("attn.c_attn").register_forward_hook(self._keep(layer))
+
+    def _keep(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self._projected[layer] = output
+
+        return hook
+
+    def loss(self, batch: GPTBatch) -> Tensor:
+        """Minus the logarithm of the attention on the right text ids, one more on either side where they change.
+
+        Belongs to the model's last pass, which must have been over this batch.
+        """
+        spoken, code = batch.spoken, torch.arange(batch.spoken.shape[1], device=batch.spoken.device)
+        valid = (spoken >= 0) & (code < batch.code_lengths[:, None])
+        # Row i of the codes predicts code i, and stands behind start, text and stop.
+        row = (self.first_text + 1 + batch.text_lengths)[:, None] + code
+        low = self.first_text + torch.cat([spoken[:, :1], spoken[:, :-1]], dim=1).clamp(min=0)
+        high = self.first_text + torch.cat([spoken[:, 1:], spoken[:, -1:]], dim=1)
+        losses = []
+        for projected in self._projected.values():
+            q, k = (x[..., : projected.shape[-1] // 3 // self.heads].float() for x in projected.chunk(3, dim=-1)[:2])
+            q = q.gather(1, row.clamp(max=q.shape[1] - 1)[..., None].expand(-1, -1, q.shape[-1]))
+            key = torch.arange(k.shape[1], device=k.device)
+            scores = (q @ k.transpose(1, 2)) / math.sqrt(q.shape[-1])
+            scores = scores.masked_fill(key > row[..., None], -math.inf)
+            right = (key >= low[..., None]) & (key <= torch.maximum(high, low)[..., None])
+            mass = scores.masked_fill(~right, -1e4).logsumexp(-1) - scores.logsumexp(-1)
+            losses.append(-(mass * valid).sum() / valid.sum().clamp(min=1))
+        self._projected.clear()
+        return torch.stack(losses).mean()
 
 
 def targets_of(batch: GPTBatch, config: GPTConfig) -> tuple[Tensor, Tensor]:
@@ -164,6 +211,7 @@ class TrainStep:
     model: UnifiedVoice
     optimizer: torch.optim.AdamW
     config: GPTConfig
+    guide: AttentionGuide
 
     def __call__(self, *tensors: Tensor, decoding_positions: bool) -> Figures:
         """``tensors`` are those of a :class:`GPTBatch` and, last, the codes with noise."""
@@ -172,8 +220,9 @@ class TrainStep:
         codes, text = targets_of(batch, self.config)
         code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
         text_loss = cross_entropy(text_logits, text)
-        take_step(self.optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss)
-        return {"code": code_loss.detach(), "text": text_loss.detach()}
+        guide_loss = self.guide.loss(batch)
+        take_step(self.optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss + GUIDE_WEIGHT * guide_loss)
+        return {"code": code_loss.detach(), "text": text_loss.detach(), "guide": guide_loss.detach()}
 
 
 def take_step(optimizer: torch.optim.AdamW, loss: Tensor, max_norm: float = 1.0) -> None:
@@ -299,6 +348,7 @@ def main() -> None:
     best = BestWeights(averaged)
     best.to(device)
     add_dropout(model.train(), options.dropout)
+    guide = AttentionGuide(model)
     optimizer = torch.optim.AdamW(
         parameter_groups(model), betas=(0.9, 0.95), fused=True, capturable=device.type == "cuda"
     )
@@ -314,7 +364,7 @@ def main() -> None:
         for part in (model, averaged):
             begin_with_frequencies(part.mel_head, train.code_counts())
             begin_with_frequencies(part.text_head, train.text_counts())
-    take = trainable_step(TrainStep(model, optimizer, config.gpt), optimizer, device, loop.log.info)
+    take = trainable_step(TrainStep(model, optimizer, config.gpt, guide), optimizer, device, loop.log.info)
     stream = endless(train, 1500 if options.smoke else options.batch_tokens)
     evaluations = 0
     for step in loop.steps():

@@ -5,7 +5,8 @@
 
 The first stage knows the codes only and can run beside the training of the language model; it writes
 ``OUT/s2mel_codes.safetensors``. The second goes on from there with the latents of the finished model in
-``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. Reads ``OUT/semantics``, the codec and the style vectors.
+``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. ``--init FILE`` lets the first go on from earlier weights.
+Reads ``OUT/semantics``, the codec and the style vectors.
 
 Conditional flow matching on straight paths: at time t the state is ``(1 - t) * noise + t * mel``, and the estimator
 learns the velocity ``mel - noise``. As at inference, the state is zero in the prompt's frames, whose mel is an input
@@ -326,6 +327,7 @@ def main() -> None:
         minutes=10.0,
         stage="codes",
         gpt="",
+        init="",
         tokens="",
         batch_frames=32768,
         compile=0,
@@ -343,6 +345,8 @@ def main() -> None:
     if options.stage == "latents":
         train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
         model.load_state_dict(load_file(options.out / f"{RESULT['codes']}.safetensors"))
+    elif options.init:
+        model.load_state_dict(load_file(options.init))
     else:
         initialise(model, train.mel.frames[:1_000_000].cpu())
     model.to(device)

@@ -5,7 +5,8 @@
 Reads ``DATA/sentences.json``: a list of ``{"text": …, "language": "en" | "zh"}``, the text normalised.
 A small model with little data learns to read best from short pieces that occur often, so:
 
-* English is SentencePiece BPE over upper-case text, with pieces of at most five letters.
+* English is SentencePiece BPE over phonemes (``text.english`` in ``config.yaml``) with pieces of at most
+  three symbols, or over upper-case text with pieces of at most five letters.
 * Mandarin is pinyin, two pieces a syllable: the initial and the final with its tone (``▁ZH`` ``ONG4``). The finals are
   fixed pieces; so no syllable is ever unknown, be it in the training text or not.
 * Every printable ASCII character is a piece, and punctuation never joins another piece.
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from indextts.config import load_model_config
+from indextts.config import TextConfig, load_model_config
+from indextts.text.phonemes import clean
 from indextts.text.tokenizer import spell_out
 
 FINALS = [
@@ -34,14 +36,22 @@ FINALS = [
 ]
 TONES = "12345"
 PUNCTUATION = ("...", ",", ".", "!", "?", "'", "-")
-MAX_PIECE_LETTERS = 5
+MAX_PIECE_LETTERS, MAX_PIECE_PHONEMES = 5, 3
 MAX_SENTENCES = 30_000
 
 _log = logging.getLogger(__name__)
 
 
-def train_vocabulary(lines: Sequence[str], size: int) -> bytes:
+def spelled(sentence: dict, config: TextConfig) -> str:
+    """A sentence of the data as the vocabulary sees it: what ``TextTokenizer`` would make of its text."""
+    if config.english == "phonemes" and sentence["language"] == "en":
+        return clean(sentence["phonemes"])
+    return spell_out(sentence["text"], str, config.english)
+
+
+def train_vocabulary(lines: Sequence[str], size: int, english: str = "letters") -> bytes:
     """The serialised SentencePiece model of ``size`` pieces for spelled-out ``lines``."""
+    phonemes = english == "phonemes"
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -54,7 +64,9 @@ def train_vocabulary(lines: Sequence[str], size: int) -> bytes:
         unk_id=2,
         user_defined_symbols=[*PUNCTUATION, *(final + tone for final in FINALS for tone in TONES)],
         required_chars="".join(sorted(set(string.printable.upper()) - set(string.whitespace) - set(PUNCTUATION))),
-        max_sentencepiece_length=MAX_PIECE_LETTERS,
+        max_sentencepiece_length=MAX_PIECE_PHONEMES if phonemes else MAX_PIECE_LETTERS,
+        split_by_unicode_script=not phonemes,  # a mark of stress belongs to its vowel
+        normalization_rule_name="identity",  # else modifier letters of the phonemes would become plain ones
         split_digits=True,
         minloglevel=1,
     )
@@ -78,9 +90,9 @@ def main() -> None:
     config = load_model_config(options.model / "config.yaml")
     texts: dict[str, list[str]] = {}
     for sentence in json.loads((options.data / "sentences.json").read_text(encoding="utf-8")):
-        texts.setdefault(sentence["language"], []).append(sentence["text"])
+        texts.setdefault(sentence["language"], []).append(spelled(sentence, config.text))
     chosen = balanced(texts, MAX_SENTENCES)
-    model = train_vocabulary([spell_out(text, str) for text in chosen], config.gpt.number_text_tokens)
+    model = train_vocabulary(chosen, config.gpt.number_text_tokens, config.text.english)
     path = options.model / config.bpe_model
     path.write_bytes(model)
     _log.info("%d lines → %s, %d pieces", len(chosen), path, config.gpt.number_text_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from indextts.errors import TextError
 from indextts.text.segmenter import split_segments
@@ -30,10 +31,23 @@ class TextStage:
         pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
         if not any(has_speech(piece) for piece in pieces):
             raise TextError(f"there is nothing to speak in the text {text[:80]!r}")
+        words = words_of(pieces, self.tokenizer.words(text))
         return [
-            Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)))
-            for index, piece in enumerate(pieces)
+            Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)), tuple(own))
+            for index, (piece, own) in enumerate(zip(pieces, words, strict=True))
         ]
+
+
+def words_of(pieces: Sequence[Sequence[str]], words: Sequence[str]) -> list[Sequence[str]]:
+    """Which of the written words each stretch of tokens speaks; none if their numbers do not match.
+
+    A cut inside a word leaves it to the first stretch.
+    """
+    counts = [sum(token.startswith("▁") for token in piece) for piece in pieces]
+    if sum(counts) != len(words):
+        return [()] * len(pieces)
+    ends = list(accumulate(counts))
+    return [words[end - count : end] for count, end in zip(counts, ends, strict=True)]
 
 
 def has_speech(tokens: Sequence[str]) -> bool:

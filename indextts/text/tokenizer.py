@@ -10,6 +10,7 @@ from pathlib import Path
 import sentencepiece
 
 from indextts.errors import CheckpointError, ConfigError
+from indextts.text.phonemes import to_phonemes
 from indextts.text.pinyin import to_pinyin
 
 _CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
@@ -26,17 +27,28 @@ class TextTokenizer:
         model_path: the checkpoint's ``bpe.model``.
         normalizer: makes text speakable, usually a ``TextNormalizer``.
         chinese: "characters", or "pinyin" for vocabularies that spell Mandarin as tone-marked syllables.
+        english: "letters", or "phonemes" for vocabularies (of pinyin) that spell other words by their sounds.
 
     Raises:
         CheckpointError: the vocabulary is missing or damaged.
-        ConfigError: ``chinese`` is something else.
+        ConfigError: ``chinese`` or ``english`` is something else.
     """
 
-    def __init__(self, model_path: str | Path, normalizer: Callable[[str], str], chinese: str = "characters") -> None:
+    def __init__(
+        self,
+        model_path: str | Path,
+        normalizer: Callable[[str], str],
+        chinese: str = "characters",
+        english: str = "letters",
+    ) -> None:
         if chinese not in ("characters", "pinyin"):
             raise ConfigError(f"text.chinese must be 'characters' or 'pinyin', not {chinese!r}")
+        if english not in ("letters", "phonemes"):
+            raise ConfigError(f"text.english must be 'letters' or 'phonemes', not {english!r}")
+        if english == "phonemes" and chinese != "pinyin":
+            raise ConfigError("text.english 'phonemes' goes with text.chinese 'pinyin'")
         self.normalizer = normalizer
-        self.chinese = chinese
+        self.chinese, self.english = chinese, english
         try:
             self._vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(model_path))
         except (OSError, RuntimeError) as error:
@@ -55,10 +67,18 @@ class TextTokenizer:
         if not text:
             return []
         if self.chinese == "pinyin":
-            text = spell_out(text, self.normalizer)
+            text = spell_out(text, self.normalizer, self.english)
         elif len(text.strip()) > 1:  # a single character is looked up as it is, as the released model does it
             text = split_cjk(self.normalizer(text))
+        return self.pieces(text)
+
+    def pieces(self, text: str) -> list[str]:
+        """Pieces of a text that is spelled as the vocabulary wants it."""
         return self._vocabulary.encode(text, out_type=str)
+
+    def words(self, text: str) -> list[str]:
+        """The written words that ``tokenize`` spells by their sounds; none where tokens are readable themselves."""
+        return to_pinyin(self.normalizer(text)).split() if self.english == "phonemes" else []
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
         """Vocabulary ids of pieces; unknown ones get ``unknown_id`` and are named in the log."""
@@ -77,9 +97,10 @@ class TextTokenizer:
         return join_cjk(self._vocabulary.decode(list(ids)), lower)
 
 
-def spell_out(text: str, normalizer: Callable[[str], str]) -> str:
-    """What a "pinyin" vocabulary is trained on and sees: normalised, in pinyin, upper-case."""
-    return split_cjk(to_pinyin(normalizer(text)))
+def spell_out(text: str, normalizer: Callable[[str], str], english: str = "letters") -> str:
+    """What a "pinyin" vocabulary is trained on and sees: normalised, in pinyin, upper-case letters or phonemes."""
+    text = to_pinyin(normalizer(text))
+    return to_phonemes(text) if english == "phonemes" else split_cjk(text)
 
 
 def split_cjk(text: str, upper: bool = True) -> str:

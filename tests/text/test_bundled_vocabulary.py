@@ -20,7 +20,7 @@ NANO = Path(__file__).parents[2] / "checkpoints" / "nano"
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
     config = load_model_config(NANO / "config.yaml")
-    return TextTokenizer(NANO / config.bpe_model, TextNormalizer(), config.text.chinese)
+    return TextTokenizer(NANO / config.bpe_model, TextNormalizer(), **vars(config.text))
 
 
 def test_size_and_special_pieces(tokenizer: TextTokenizer) -> None:

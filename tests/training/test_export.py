@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from indextts.checkpoints import read_tensors
 from training.export import FILES, export
+from training.import_weights import import_weights
 
 
 def test_stored_weights_are_read_back(tmp_path: Path) -> None:
@@ -25,5 +27,10 @@ def test_stored_weights_are_read_back(tmp_path: Path) -> None:
     back = read_tensors(tmp_path / "model" / FILES["gpt"])
     assert back.keys() == weights.keys() and torch.equal(back["count"], weights["count"])
     torch.testing.assert_close(back["small"].float(), weights["small"], rtol=1e-3, atol=1e-3)
+    imported = import_weights(tmp_path / "model", tmp_path / "next", ["gpt"])
+    assert [path.name for path in imported] == ["gpt.safetensors"]
+    assert torch.equal(load_file(imported[0])["large"], back["large"])
+    with pytest.raises(ValueError, match="voice"):
+        import_weights(tmp_path / "model", tmp_path / "next", ["voice"])
     error = (back["large"] - weights["large"]).abs().amax(1) / weights["large"].abs().amax(1)
     assert error.max() < 1 / 200

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indextts.text.phonemes import to_phonemes
 from training import prepare_tokens, train_tokenizer
 
 ENGLISH = [
@@ -17,19 +18,27 @@ ENGLISH = [
     "Then there were three, they thought, or thirty-three.",
     "She sells sea shells by the shore.",
 ]
-CHINESE = ["大家好,我是小王.", "今天天气真好!", "你去哪儿?"]
+SYMBOLS = {
+    "大家好,我是小王.": "ta↘ʨja→ xau↓, wo↓ ʂɨ↘ ɕjau↓ wa↗ŋ.",
+    "今天天气真好!": "ʨi→ntʰjɛ→n tʰjɛ→nʨʰi↘ ꭧə→n xau↓!",
+    "他们去哪儿?": "tʰa→mən ʨʰy↘ na↓ɚ?",
+}
+CHINESE = list(SYMBOLS)
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    sentences = [{"text": text, "language": "en"} for text in ENGLISH for _ in range(20)]
-    sentences += [{"text": text, "language": "zh"} for text in CHINESE]
+    sentences = [{"text": t, "language": "en", "phonemes": to_phonemes(t)} for t in ENGLISH for _ in range(20)]
+    sentences += [{"text": text, "language": "zh", "phonemes": SYMBOLS[text]} for text in CHINESE]
     (tmp_path / "sentences.json").write_text(json.dumps(sentences))
-    (tmp_path / "config.yaml").write_text("text: {chinese: pinyin}\ngpt: {number_text_tokens: 300}\n")
     return tmp_path
 
 
-def test_vocabulary_then_tokens(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("english", ["letters", "phonemes"])
+def test_vocabulary_then_tokens(workspace: Path, english: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "config.yaml").write_text(
+        f"text: {{chinese: pinyin, english: {english}}}\ngpt: {{number_text_tokens: 330}}\n"
+    )
     options = ["", "--data", str(workspace), "--model", str(workspace)]
     monkeypatch.setattr(sys, "argv", options)
     train_tokenizer.main()
@@ -41,7 +50,7 @@ def test_vocabulary_then_tokens(workspace: Path, monkeypatch: pytest.MonkeyPatch
     assert ids.dtype == np.int16 and offsets.dtype == np.int64
     assert len(offsets) == len(sentences) + 1 and offsets[-1] == len(ids)
     tokenizer = prepare_tokens.load_tokenizer(workspace)
-    assert tokenizer.vocabulary_size == 300
+    assert tokenizer.vocabulary_size == 330
     for row, sentence in enumerate(sentences):
         own = ids[offsets[row] : offsets[row + 1]].tolist()
         assert own == tokenizer.encode(sentence["text"])
@@ -58,4 +67,14 @@ def test_the_rarer_language_is_repeated() -> None:
 
 def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="40000"):
-        prepare_tokens.save_tokens(tmp_path / "tokens.npz", [[1, 40_000]])
+        prepare_tokens.save_tokens(tmp_path / "tokens.npz", [[1, 40_000]], [[0, 1]])
+
+
+def test_pieces_know_the_symbols_they_stand_for() -> None:
+    symbols = "wˈAt… jˈɛs."
+    pieces = ["▁w", "ˈA", "t", "...", "▁j", "ˈɛ", "s", "."]
+    assert prepare_tokens.places_of(pieces, symbols) == [0, 1, 3, 4, 5, 7, 9, 10]
+    # 们 has no tone, and shares what stands before the mark of 去 with it
+    pieces = ["▁T", "A1", "▁M", "EN5", "▁Q", "U4", "?"]
+    assert prepare_tokens.places_of(pieces, "tʰa→mən ʨʰy↘?") == [0, 2, 4, 6, 8, 10, 10]
+    assert prepare_tokens.places_of(["▁H", "AO3"], "hˈI") == [-1, -1]

@@ -59,6 +59,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sentence[::PER_VOICE] = np.where(voice[::PER_VOICE] >= VOICES - 4, 20, 0)
     sentence[1::PER_VOICE] = np.where(voice[1::PER_VOICE] >= VOICES - 4, 21, 1)
     length = random.integers(SAMPLE_RATE_HZ // 2, 2 * SAMPLE_RATE_HZ, len(voice))
+    text_lengths = random.integers(3, 30, SENTENCES)
+    symbols = text_lengths[sentence] + 2  # a silence, a symbol for each text id, a silence; all equally long
+    frames = np.concatenate(
+        [np.diff(np.linspace(0, n / SAMPLE_RATE_HZ * 40, k + 1).round()) for n, k in zip(length, symbols, strict=True)]
+    )
     np.savez(
         root / "shard_00000.npz",
         offset=np.cumsum(length) - length,
@@ -68,15 +73,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         language=np.zeros(len(voice), np.int8),
         style=random.integers(0, 3, len(voice)).astype(np.int8),
         intensity=random.random(len(voice)).astype(np.float32),
-        phone_ids=np.ones(len(voice), np.int16),
-        phone_frames=np.full(len(voice), 10, np.int16),
-        phone_offset=np.arange(len(voice) + 1),
+        phone_ids=np.ones(len(frames), np.int16),
+        phone_frames=frames.astype(np.int16),
+        phone_offset=np.cumsum([0, *symbols]),
     )
     np.zeros(int(length.sum()), "<i2").tofile(root / "shard_00000.pcm")
     (root / "shard_00000.json").write_text("{}")
-    text_lengths = random.integers(3, 30, SENTENCES)
     ids = np.concatenate([np.full(n, 2 + i) for i, n in enumerate(text_lengths)]).astype(np.int16)
-    np.savez(root / "tokens.npz", ids=ids, offsets=np.concatenate(([0], np.cumsum(text_lengths))))
+    places = np.concatenate([np.arange(n) for n in text_lengths]).astype(np.int16)  # each id is a symbol
+    offsets = np.concatenate(([0], np.cumsum(text_lengths)))
+    np.savez(root / "tokens.npz", ids=ids, offsets=offsets, places=places)
     for split in ("train", "heldout"):
         data = SpeechData(root, "cpu", split)  # type: ignore[arg-type]
         frames = (data.length_s * 50).long().numpy()
@@ -222,6 +228,32 @@ def test_a_worth_is_nothing_where_an_input_is_not_heard(batches: GPTBatches) -> 
     assert figures["text_worth"] != pytest.approx(0, abs=1e-4)
 
 
+def test_each_code_knows_which_text_it_speaks(batches: GPTBatches) -> None:
+    batch = batches.gather(batches.choose(batches.usable[:6]))
+    for spoken, codes, ids in zip(batch.spoken, batch.code_lengths.tolist(), batch.text_lengths.tolist(), strict=True):
+        right = ((torch.arange(codes) + 0.5) / codes * (ids + 2)).floor().long().sub(1).clamp(0, ids - 1)
+        assert (spoken[:codes] - right).abs().max() <= 1 + 2 * ids // codes
+        assert (spoken[:codes] == right).float().mean() > 0.5
+        assert bool((spoken[: codes - 1].diff() >= 0).all())
+
+
+def test_attention_learns_where_the_speech_is(batches: GPTBatches) -> None:
+    torch.manual_seed(0)
+    model = UnifiedVoice(batches.config).train()
+    guide = train_gpt.AttentionGuide(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    batch = batches.gather(batches.choose(batches.usable[:6]))
+    losses = []
+    for _ in range(80):
+        train_gpt.logits_of(model, batch, batch.codes, True)
+        loss = guide.loss(batch)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[0] > 2 and losses[-1] < 0.7 * losses[0]
+
+
 def test_targets_end_with_the_stop_code(batches: GPTBatches) -> None:
     batch = batches.gather(batches.choose(batches.usable[:6]))
     codes, text = train_gpt.targets_of(batch, batches.config)
@@ -263,7 +295,7 @@ def test_no_part_of_a_step_waits_for_the_device(batches: GPTBatches) -> None:
     model = UnifiedVoice(batches.config)
     train_gpt.add_dropout(model.train(), 0.1)
     optimizer = torch.optim.AdamW(train_gpt.parameter_groups(model), fused=True)
-    step = train_gpt.TrainStep(model, optimizer, batches.config)
+    step = train_gpt.TrainStep(model, optimizer, batches.config, train_gpt.AttentionGuide(model))
     batch = batches.gather(batches.choose(batches.usable[:6]))
     tensors = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
     before = [parameter.detach().clone() for parameter in model.parameters()]

@@ -80,6 +80,14 @@ STEPS = (
 )
 
 
+def settings(values: list[str]) -> dict[str, str]:
+    """``["step=value", ...]`` by step; a step that does not exist ends the program."""
+    given = dict(value.split("=", 1) for value in values)
+    if unknown := sorted(set(given) - {step.name for step in STEPS}):
+        sys.exit(f"no such step: {', '.join(unknown)}; there are {', '.join(step.name for step in STEPS)}")
+    return given
+
+
 class Run:
     """What is finished, what is running, and the clock."""
 
@@ -87,6 +95,7 @@ class Run:
         self.arguments = arguments
         self.data, self.runs = Path(arguments.data), Path(arguments.runs)
         self.gpus = arguments.gpus.split(",")
+        self.shares, self.place, self.init = map(settings, (arguments.shares, arguments.place, arguments.init))
         self.runs.mkdir(parents=True, exist_ok=True)
         self.log_file = (self.runs / "run.log").open("a", buffering=1)
         self.begin = self.last_report = time.time()
@@ -117,13 +126,16 @@ class Run:
 
     def start_step(self, step: Step) -> None:
         command = (*step.command, "--data", str(self.data), "--out", str(self.runs))
+        if step.name in self.init:
+            command += ("--init", self.init[step.name])
         if step.name in self.failures:
             command += step.retry
         if step.share is not None:
+            share = float(self.shares.get(step.name, step.share))
             left = self.arguments.minutes - (time.time() - self.begin) / 60
-            minutes = max(MIN_MINUTES, min(step.share * self.arguments.minutes, left))
+            minutes = max(MIN_MINUTES, min(share * self.arguments.minutes, left))
             command += ("--minutes", f"{minutes:.2f}")
-        self.start(step.name, command, self.gpus[step.gpu % len(self.gpus)])
+        self.start(step.name, command, self.gpus[int(self.place.get(step.name, step.gpu)) % len(self.gpus)])
 
     def collect(self) -> None:
         """Note which processes have ended, and how."""
@@ -186,6 +198,9 @@ def main() -> None:
     parser.add_argument("--pack", required=True, help="teacher, voices and sentences for training.generate")
     parser.add_argument("--gpus", default="0", help="devices, such as 0,1")
     parser.add_argument("--minutes", type=float, default=25, help="of the whole run")
+    parser.add_argument("--shares", nargs="*", default=[], help="other parts of the minutes, such as gpt=0.6")
+    parser.add_argument("--place", nargs="*", default=[], help="other places, such as s2mel_codes=1 for the second GPU")
+    parser.add_argument("--init", nargs="*", default=[], help="weights to go on from, such as s2mel_codes=FILE")
     parser.add_argument("--hours", type=float, default=24, help="of speech at most")
     parser.add_argument("--generation-minutes", type=float, default=2.5, help="0: use the speech that is there")
     parser.add_argument("--first-shards", type=int, default=20, help="shards of speech to start training on")

@@ -53,18 +53,14 @@ class DeepSpeedBackend(EagerBackend):
             import deepspeed
         except ImportError as error:
             raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
-        # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_allocate`).
-        config = model.config
-        head_size = config.model_dim // config.heads
-        device = model.mel_head.weight.device
-        cache = KVCache(config.layers, 1, config.heads, 1, head_size, device=device, dtype=model.dtype)
-        self.engine = deepspeed.init_inference(DecodeStep(model, cache), config={**ds_config, "dtype": model.dtype})
+        # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_use_cache`).
+        step = DecodeStep(model, self._new_cache(segments=1, capacity=1))
+        self.engine = deepspeed.init_inference(step, config={**ds_config, "dtype": model.dtype})
 
-    def _allocate(self, segments: int, capacity: int, like: Tensor) -> None:
-        super()._allocate(segments, capacity, like)
-        self.engine.module.cache = self.decode_step.cache
-
-    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-        """``DecodeStep`` inside the DeepSpeed engine."""
+    def _use_cache(self, cache: KVCache) -> None:
         assert isinstance(self.engine.module, DecodeStep)
-        return self.engine(codes, position, slots, mask)
+        self.engine.module.cache = cache
+
+    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+        """``DecodeStep`` inside the DeepSpeed engine."""
+        return self.engine(codes, position, slots, bias)

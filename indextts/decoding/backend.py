@@ -1,23 +1,75 @@
-"""What the search asks of the model: one `prefill`, then one `step` for each code.
+"""What the search runs on: one `prefill` of all prefixes, then one step of model and search for each code.
 
-`DecodeBackend` is the protocol and `EagerBackend` the plain version of it. A faster backend replaces
-`run_step`, whose arguments are tensors of fixed shapes: nothing about the position in the text, the padding
-or the beams is a number on the host. It may be run several times with the same arguments (as graph capture
-does), for it only overwrites the slots that it is given.
+A step is a function of tensors of fixed shapes which it changes in place. Nothing about the position in the text, the
+padding, the beams or who has finished is a number on the host, so a step can be captured once and replayed. What the
+host does decide, at its rare looks, is the shape: how many segments there are and how long their caches are (`settle`).
+`EagerBackend` runs each step as it comes; `indextts.decoding.graphs` replays it.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from indextts.decoding.kv_cache import KVCache
+from indextts.decoding.kv_cache import KVCache, Memory
+from indextts.decoding.state import Search, SegmentState
 from indextts.models.gpt import UnifiedVoice
 
 SLOT_BLOCK = 64
 """Attended cache lengths are multiples of this, so that a step has few different shapes."""
+
+FIRST_STEPS = 256
+"""The cache of a new batch has room for this many steps. When it is full, it doubles."""
+
+
+@dataclass
+class DecodeState(SegmentState):
+    """What a step of the model reads and changes.
+
+    Attributes:
+        cache: Keys and values of all positions so far.
+        bias: ``[S, B, capacity]``, minus infinity where a beam does not see a slot, else 0.
+        position: ``[S]`` position of the code that is fed next.
+        slot: ``[S]`` first of the B cache slots of this code.
+    """
+
+    cache: KVCache
+    bias: Tensor
+    position: Tensor
+    slot: Tensor
+
+    def moved(self, rows: Sequence[int] | None, used: int, capacity: int, memory: Memory) -> DecodeState:
+        """The segments ``rows`` (None: all) with their first ``used`` slots, and room for ``capacity``."""
+        state = copy.copy(self) if rows is None else self.select(rows)
+        state.cache = self.cache.moved(rows, used, capacity, memory)
+        state.bias = nn.functional.pad(state.bias[..., :used], (0, capacity - used), value=float("-inf"))
+        return state
+
+
+class DecodeStep(nn.Module):
+    """One code for every beam of every segment: a function of tensors of fixed shapes and of the cache.
+
+    It may be run several times with the same arguments, for it only overwrites the slots that it is given.
+    """
+
+    def __init__(self, model: UnifiedVoice, cache: KVCache) -> None:
+        super().__init__()
+        self.model = model
+        self.cache = cache
+
+    def forward(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+        """Feed ``codes [S, B]`` at code ``position [1]`` into cache ``slots [B]``.
+
+        ``bias [S, B, length]`` says which of the first ``length`` slots each beam sees. Returns logits ``[S, B, V]``.
+        """
+        embeddings = self.model.embed_codes(codes, position)
+        hidden = self.model.gpt(embeddings, bias[:, None], self.cache.layers(bias.shape[-1]), slots)
+        return self.model.code_logits(hidden)
 
 
 class DecodeBackend(Protocol):
@@ -41,37 +93,26 @@ class DecodeBackend(Protocol):
         """
         ...
 
-    def step(self, codes: Tensor, beams: Tensor | None = None) -> Tensor:
-        """Feed the chosen codes.
+    def places_for(self, segments: int) -> int:
+        """How many places a batch of ``segments`` has. What is too many is filled with copies."""
+        ...
+
+    def settle(self, search: Search, rows: Sequence[int] | None, steps: int) -> Search:
+        """Make room for the next ``steps`` steps.
 
         Args:
-            codes: ``[S, B]``.
-            beams: ``[S, B]``, the beam that each code continues; None means that every beam continues itself.
+            search: The search as it stands.
+            rows: Segments to go on with, as many as `places_for` says; None means all.
+            steps: To be followed by so many calls of `advance`.
 
         Returns:
-            Logits of the next code ``[S, B, V]``.
+            The search to call `advance` with from now on: the given one is used up.
         """
         ...
 
-
-class DecodeStep(nn.Module):
-    """One code for every beam of every segment: a function of tensors of fixed shapes and of the cache."""
-
-    def __init__(self, model: UnifiedVoice, cache: KVCache) -> None:
-        super().__init__()
-        self.model = model
-        self.cache = cache
-
-    def forward(self, codes: Tensor, position: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-        """Feed ``codes [S, B]`` at code ``position [1]`` into cache ``slots [B]``.
-
-        ``mask [S, B, length]`` says which of the first ``length`` slots each beam sees.
-        Returns logits ``[S, B, V]``.
-        """
-        embeddings = self.model.embed_codes(codes, position)
-        bias = attention_bias(mask, embeddings.dtype)
-        hidden = self.model.gpt(embeddings, bias, self.cache.layers(mask.shape[-1]), slots)
-        return self.model.code_logits(hidden)
+    def advance(self, search: Search) -> None:
+        """One step: feed the codes that the search has chosen, and let it choose the next ones."""
+        ...
 
 
 class EagerBackend:
@@ -86,61 +127,126 @@ class EagerBackend:
     def prefill(self, embeddings: Tensor, mask: Tensor, *, num_beams: int, max_codes: int) -> Tensor:
         """See `DecodeBackend.prefill`."""
         segments, prefix_length = mask.shape
-        start = torch.full((segments, 1), self.start_code, device=mask.device)
-        start = self.model.embed_codes(start, torch.zeros(1, dtype=torch.long, device=mask.device))
+        device = mask.device
+        start = torch.full((segments, 1), self.start_code, device=device)
+        start = self.model.embed_codes(start, torch.zeros(1, dtype=torch.long, device=device))
         embeddings = torch.cat((embeddings.to(start.dtype), start), dim=1)
-        self.num_beams, self.prefix_slots, self.num_steps = num_beams, prefix_length + 1, 0
-        capacity = self.prefix_slots + num_beams * (max_codes - 1)
-        self._allocate(segments, _round_up(capacity, SLOT_BLOCK), embeddings)
+        self.num_beams, self.used_slots = num_beams, prefix_length + 1
+        self.max_slots = self.used_slots + num_beams * (max_codes - 1)
+        cache = self._new_cache(segments, self.capacity_for(self.used_slots))
 
         visible = nn.functional.pad(mask, (0, 1), value=True)
-        self.mask[..., : self.prefix_slots] = visible[:, None]
         # A padded row sees itself, or its softmax would have nothing to sum over. Nobody else sees it.
-        causal = torch.ones(self.prefix_slots, self.prefix_slots, dtype=torch.bool, device=mask.device).tril()
-        own = torch.eye(self.prefix_slots, dtype=torch.bool, device=mask.device)
+        causal = torch.ones(self.used_slots, self.used_slots, dtype=torch.bool, device=device).tril()
+        own = torch.eye(self.used_slots, dtype=torch.bool, device=device)
         bias = attention_bias((visible[:, None] & causal) | own, embeddings.dtype)
-        slots = torch.arange(self.prefix_slots, device=mask.device)
-        hidden = self.model.gpt(embeddings, bias, self.cache.layers(self.prefix_slots), slots)
+        slots = torch.arange(self.used_slots, device=device)
+        hidden = self.model.gpt(embeddings, bias[:, None], cache.layers(self.used_slots), slots)
+
+        bias = attention_bias(visible[:, None].expand(-1, num_beams, -1), embeddings.dtype)
+        self.state = DecodeState(
+            cache=cache,
+            bias=nn.functional.pad(bias, (0, cache.capacity - self.used_slots), value=float("-inf")),
+            position=torch.full((segments,), 2, device=device),  # 1 is skipped: spec quirk 8
+            slot=torch.full((segments,), self.used_slots, device=device),
+        )
+        self.settled_steps, self.attended_slots = 0, self.used_slots
+        self._use_cache(cache)
         return self.model.code_logits(hidden[:, -1])
 
+    def places_for(self, segments: int) -> int:
+        """As many as there are segments: nothing is gained by fewer shapes."""
+        return segments
+
+    def settle(self, search: Search, rows: Sequence[int] | None, steps: int) -> Search:
+        """See `DecodeBackend.settle`."""
+        self._make_room(rows, steps)
+        return search if rows is None else search.select(rows)
+
+    def advance(self, search: Search) -> None:
+        """See `DecodeBackend.advance`."""
+        search.choose(self.step(search.codes, search.parents).float())
+
     def step(self, codes: Tensor, beams: Tensor | None = None) -> Tensor:
-        """See `DecodeBackend.step`."""
-        first_slot = self.prefix_slots + self.num_steps * self.num_beams
-        end = first_slot + self.num_beams
-        if end > self.cache.capacity:
-            raise IndexError(f"step {self.num_steps + 1} exceeds the number of codes that prefill was told")
-        self.num_steps += 1
-        if beams is not None and self.num_beams > 1:
-            seen = self.mask[..., :first_slot]
-            seen.copy_(seen.gather(1, beams[..., None].expand_as(seen)))
-        self.mask[..., first_slot:end] = torch.eye(self.num_beams, dtype=torch.bool, device=codes.device)
-        slots = torch.arange(first_slot, end, device=codes.device)
-        position = torch.full((1,), self.num_steps + 1, device=codes.device)  # 1 is skipped: spec quirk 8
-        return self.run_step(codes, position, slots, self.mask[..., : _round_up(end, SLOT_BLOCK)])
+        """The model's half of a step. Makes room for it if `settle` has not.
 
-    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
+        Args:
+            codes: ``[S, B]``.
+            beams: ``[S, B]``, the beam that each code continues; None means that every beam continues itself.
+
+        Returns:
+            Logits of the next code ``[S, B, V]``.
+        """
+        if self.settled_steps == 0:
+            self._make_room(None, 1)
+        self.settled_steps -= 1
+        return self.feed(codes, beams)
+
+    def feed(self, codes: Tensor, beams: Tensor | None) -> Tensor:
+        """`step` on the device alone: this is what can be captured."""
+        state, num_beams = self.state, self.num_beams
+        bias = state.bias[..., : self.attended_slots]
+        if beams is not None and num_beams > 1:
+            # A few kilobytes of visibility are all that moves when beams are chosen (see `KVCache`).
+            bias.copy_(rows_of_beams(bias, beams))
+        slots = state.slot[:1] + torch.arange(num_beams, device=codes.device)
+        own = torch.eye(num_beams, dtype=torch.bool, device=codes.device)
+        bias.index_copy_(2, slots, attention_bias(own, bias.dtype).expand(len(codes), -1, -1))
+        logits = self.run_step(codes, state.position[:1], slots, bias)
+        state.slot += num_beams
+        state.position += 1
+        return logits
+
+    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
         """`DecodeStep`, by the means of this backend."""
-        return self.decode_step(codes, position, slots, mask)
+        return self.decode_step(codes, position, slots, bias)
 
-    def _allocate(self, segments: int, capacity: int, like: Tensor) -> None:
+    def capacity_for(self, slots: int) -> int:
+        """Capacity of a cache that must have ``slots`` slots."""
+        room = max(2 * slots, slots + FIRST_STEPS * self.num_beams)
+        return _round_up(min(room, self.max_slots), SLOT_BLOCK)
+
+    def _make_room(self, rows: Sequence[int] | None, steps: int) -> None:
+        """Keep the segments ``rows`` (None: all), and have slots for the next ``steps`` steps."""
+        used = self._reserve(steps)
+        capacity = self.state.cache.capacity
+        full = self.used_slots > capacity
+        if full:
+            capacity = self.capacity_for(self.used_slots)
+        if full or rows is not None:
+            self.state = self.state.moved(rows, used, capacity, self._memory)
+            self._use_cache(self.state.cache)
+        self.attended_slots = min(_round_up(self.used_slots, SLOT_BLOCK), capacity)
+
+    def _reserve(self, steps: int) -> int:
+        """Count the slots of the next ``steps`` steps as used. Returns how many are in use before."""
+        used, self.used_slots = self.used_slots, self.used_slots + steps * self.num_beams
+        if self.used_slots > self.max_slots:
+            raise IndexError(f"{self.used_slots} slots exceed the {self.max_slots} that prefill was told of")
+        self.settled_steps = steps
+        return used
+
+    def _new_cache(self, segments: int, capacity: int) -> KVCache:
         config = self.model.config
-        self.cache = KVCache(
-            config.layers,
-            segments,
-            config.heads,
-            capacity,
-            config.model_dim // config.heads,
-            device=like.device,
-            dtype=like.dtype,
-        )
-        self.mask = torch.zeros((segments, self.num_beams, capacity), dtype=torch.bool, device=like.device)
-        self.decode_step = DecodeStep(self.model, self.cache)
+        head_size = config.model_dim // config.heads
+        return KVCache(self._memory((2, config.layers, segments, config.heads, capacity, head_size)))
+
+    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, device=self.model.mel_head.weight.device, dtype=self.model.dtype)
+
+    def _use_cache(self, cache: KVCache) -> None:
+        self.decode_step = DecodeStep(self.model, cache)
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mask ``[S, queries, keys]`` (true: visible) to an addend of the scores ``[S, 1, queries, keys]``."""
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, float("-inf"))[:, None]
+    """Mask (true: visible) to an addend of the attention scores of the same shape."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
+def rows_of_beams(x: Tensor, beams: Tensor) -> Tensor:
+    """Rows ``beams [S, B]`` of ``x [S, B, n]``, each segment among its own."""
+    first = torch.arange(0, beams.numel(), beams.shape[1], device=beams.device)
+    return x.flatten(0, 1).index_select(0, (first[:, None] + beams).flatten()).view_as(x)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -1,8 +1,8 @@
-"""Drawing codes: sampling with one beam, beam search and beam sampling with several (spec 7.7).
+"""Continuing prefixes until they stop: the host's side of decoding.
 
-All segments of a batch advance together, and everything that a step decides stays on the device. The host
-only looks in every few steps, to see whether all segments are finished and whether the caller wants to
-stop.
+All segments of a batch advance together, and everything that a step decides stays on the device (`sampling`, `beams`).
+The host only looks in every few steps, to see who is finished and whether the caller wants to stop. Finished segments
+then give up their places, and the rest goes on in a smaller batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.backend import DecodeBackend
-from indextts.decoding.logits import process_logits
+from indextts.decoding.beams import BeamSearch
+from indextts.decoding.sampling import Sampling
+from indextts.decoding.state import Hypothesis, Search
 from indextts.errors import Cancelled, ConfigError
-
-PREFIX_HISTORY_CODE = 1
-"""The history that the repetition penalty looks at holds this code in place of the prefix (spec quirk 17)."""
 
 DEVICE_STEPS_PER_LOOK = 8
 """Steps between two looks of the host where a look makes the device wait."""
@@ -48,6 +47,7 @@ def generate(
     *,
     generator: torch.Generator | None = None,
     should_stop: Callable[[], bool] | None = None,
+    steps_per_look: int | None = None,
 ) -> Generation:
     """Continue every prefix until its stop code.
 
@@ -57,185 +57,125 @@ def generate(
         mask: ``[S, P]``, true where a prefix is real.
         params: How to draw.
         generator: Source of randomness on the device of the model; None means torch's default one.
-        should_stop: Asked every few steps.
+        should_stop: Asked at every look.
+        steps_per_look: The host looks in after so many steps, which changes no result. None: after each on the CPU,
+            where a look costs nothing, else after ``DEVICE_STEPS_PER_LOOK``.
 
     Raises:
         ConfigError: ``max_mel_tokens`` exceeds the model's position table.
         Cancelled: ``should_stop`` said so.
     """
-    if params.max_mel_tokens > backend.max_codes:
-        raise ConfigError(
-            f"max_mel_tokens is {params.max_mel_tokens}, but this model has positions for {backend.max_codes}"
-        )
-    search = _sample if params.num_beams == 1 else _beam_search
-    pulse = _Pulse(should_stop, embeddings.device)
+    limit = params.max_mel_tokens
+    if limit > backend.max_codes:
+        raise ConfigError(f"max_mel_tokens is {limit}, but this model has positions for {backend.max_codes}")
+    if steps_per_look is None:
+        steps_per_look = 1 if embeddings.device.type == "cpu" else DEVICE_STEPS_PER_LOOK
     with torch.inference_mode():
-        logits = backend.prefill(embeddings, mask, num_beams=params.num_beams, max_codes=params.max_mel_tokens)
-        result = search(backend, logits.float(), params, generator, pulse)
+        logits = backend.prefill(embeddings, mask, num_beams=params.num_beams, max_codes=limit).float()
+        kind = Sampling if params.num_beams == 1 else BeamSearch
+        search: Search = kind.start(logits, params, backend.start_code, backend.stop_code, backend.max_codes)
+        batch = _Batch(backend, search, _Noise(search.noise, generator))
+        batch.choose_first(logits)
+        while batch.steps < limit:
+            if batch.steps >= steps_per_look:
+                if should_stop is not None and should_stop():
+                    raise Cancelled("the synthesis was stopped on request")
+                if batch.look():
+                    break
+            batch.advance(min(steps_per_look, limit - batch.steps))
+        found = batch.finish()
     # Cloned outside, for tensors made in inference mode cannot take part in training.
-    return Generation([codes.clone() for codes in result.codes], result.hit_limit, result.scores)
-
-
-class _Pulse:
-    """The host's look at the device, every few steps."""
-
-    def __init__(self, should_stop: Callable[[], bool] | None, device: torch.device) -> None:
-        self.should_stop = should_stop
-        self.every = 1 if device.type == "cpu" else DEVICE_STEPS_PER_LOOK
-        self.steps = 0
-
-    def all_done(self, done: Tensor) -> bool:
-        """Whether every segment is finished, as far as has been looked."""
-        self.steps += 1
-        if self.steps % self.every:
-            return False
-        if self.should_stop is not None and self.should_stop():
-            raise Cancelled("the synthesis was stopped on request")
-        return bool(done.all())
-
-
-def _sample(
-    backend: DecodeBackend,
-    logits: Tensor,
-    params: SamplingParams,
-    generator: torch.Generator | None,
-    pulse: _Pulse,
-) -> Generation:
-    """One hypothesis a segment: draw from the scores, or take the best of them."""
-    segments, limit = len(logits), params.max_mel_tokens
-    codes = logits.new_full((segments, limit), backend.stop_code, dtype=torch.long)
-    done = logits.new_zeros(segments, dtype=torch.bool)
-    seen = _initial_history(logits, backend.start_code)
-    for step in range(limit):
-        scores = process_logits(logits, seen, params, banned_code=backend.start_code)
-        if params.do_sample:
-            code = torch.multinomial(scores.softmax(-1), 1, generator=generator)
-        else:
-            code = scores.argmax(-1, keepdim=True)
-        code = code.masked_fill(done[:, None], backend.stop_code)
-        codes[:, step : step + 1] = code
-        done |= code[:, 0] == backend.stop_code
-        if step + 1 == limit or pulse.all_done(done):
-            break
-        seen.scatter_(1, code, True)
-        logits = backend.step(code)[:, 0].float()
-    lengths = (codes != backend.stop_code).sum(1).tolist()
     return Generation(
-        [row[:length] for row, length in zip(codes, lengths, strict=True)], [not d for d in done.tolist()]
+        [hypothesis.codes.clone() for hypothesis in found],
+        [hypothesis.hit_limit for hypothesis in found],
+        None if params.num_beams == 1 else [hypothesis.score for hypothesis in found if hypothesis.score is not None],
     )
 
 
-@dataclass
-class _Trace:
-    """What each step of the beam search chose, to read the hypotheses back from.
+class _Noise:
+    """The random numbers of all segments, whoever still needs them: what is drawn depends on the seed alone.
 
-    A step adds one ``[S, B]`` to each list: the codes that the running beams took, the beams that these
-    continue, and the beams that the first B candidates continue, among which are those with a stop code.
+    Neither the places that the segments have got nor how often the host looks make a difference, not even to what the
+    caller draws from the generator afterwards (`rewind`).
     """
 
-    codes: list[Tensor]
-    parents: list[Tensor]
-    candidate_parents: list[Tensor]
+    def __init__(self, like: Tensor, generator: torch.Generator | None) -> None:
+        self.noise = torch.empty_like(like)
+        self.generator = generator
+        self.mark()
+
+    def draw(self) -> Tensor:
+        """``[S, B * V]`` for the next step."""
+        self.draws += 1
+        return self.noise.exponential_(1, generator=self.generator) if self.noise.numel() else self.noise
+
+    def mark(self) -> None:
+        """Remember where the generator stands."""
+        self.draws = 0
+        self.state = None if self.generator is None else self.generator.get_state()
+
+    def rewind(self, draws: int) -> None:
+        """Take back the last ``draws`` steps since the mark."""
+        if self.generator is not None and self.state is not None and draws:
+            self.generator.set_state(self.state)
+            for _ in range(self.draws - draws):
+                self.draw()
 
 
-def _beam_search(
-    backend: DecodeBackend,
-    logits: Tensor,
-    params: SamplingParams,
-    generator: torch.Generator | None,
-    pulse: _Pulse,
-) -> Generation:
-    """Several hypotheses a segment, competing by the sum of their scores."""
-    segments, beams, vocabulary = len(logits), params.num_beams, logits.shape[-1]
-    seen = _initial_history(logits, backend.start_code)[:, None].expand(-1, beams, -1)
-    logits = logits[:, None].expand(-1, beams, -1)
-    running = logits.new_zeros(segments, beams)
-    running[:, 1:] = -1e9  # all beams start alike: let the first one bring forth the others
-    finished = logits.new_full((segments, beams), float("-inf"))
-    finished_entry = torch.zeros_like(finished, dtype=torch.long)  # step * beams + rank among the candidates
-    done = torch.zeros(segments, dtype=torch.bool, device=logits.device)
-    rank = torch.arange(beams, device=logits.device)
-    row = torch.arange(segments, device=logits.device)[:, None]
-    trace = _Trace([], [], [])
-    for step in range(params.max_mel_tokens):
-        scores = process_logits(logits, seen, params, banned_code=backend.start_code)
-        totals = (scores + running[..., None]).flatten(1)
-        best, index = _candidates(totals, 2 * beams, params.do_sample, generator)
-        parent, code = index // vocabulary, index % vocabulary
-        stops = code == backend.stop_code
-        normalizer = (step + 1) ** params.length_penalty
+class _Batch:
+    """Segments on their way, and the places that they have."""
 
-        # Only a stop code among the first candidates ends its hypothesis. Equal scores: the older stays.
-        ended = (best / normalizer)[:, :beams].masked_fill(~stops[:, :beams] | done[:, None], float("-inf"))
-        pool, order = torch.cat((finished, ended), dim=1).sort(dim=1, descending=True, stable=True)
-        entries = torch.cat((finished_entry, (step * beams + rank).expand(segments, -1)), dim=1)
-        finished, finished_entry = pool[:, :beams], entries.gather(1, order[:, :beams])
+    def __init__(self, backend: DecodeBackend, search: Search, noise: _Noise) -> None:
+        self.backend, self.search, self.noise = backend, search, noise
+        self.segments = list(range(len(search.done)))  # by place; places beyond hold copies that nobody reads
+        self.index: Tensor | None = None  # the same on the device, where places and segments are not the same
+        self.rows: list[int] | None = self._rows_of(self.segments)
+        self.found: dict[int, Hypothesis] = {}
+        self.steps = 0
+        self.needed_steps = 0
 
-        # The others go on: the first candidates without a stop code, of which there are always enough.
-        going_on = stops.long().argsort(dim=1, stable=True)[:, :beams]
-        running, code, continued = (x.gather(1, going_on) for x in (best, code, parent))
-        trace.codes.append(code)
-        trace.parents.append(continued)
-        trace.candidate_parents.append(parent[:, :beams])
+    def choose_first(self, logits: Tensor) -> None:
+        """Choose from the logits ``[S, V]`` of the prefixes."""
+        self.search.noise.copy_(self.noise.draw())
+        self.search.choose(logits[:, None].expand(-1, self.search.codes.shape[1], -1))
+        self.steps += 1
 
-        done = done | ((finished[:, -1] > float("-inf")) & (finished[:, -1] >= best[:, 0] / normalizer))
-        if step + 1 == params.max_mel_tokens or pulse.all_done(done):
-            break
-        seen = seen[row, continued].scatter(2, code[..., None], True)
-        logits = backend.step(code, continued).float()
-    return _best_hypotheses(trace, running, finished, finished_entry, done, params)
+    def advance(self, steps: int) -> None:
+        """Run ``steps`` steps. Nothing here waits for the device."""
+        search = self.search = self.backend.settle(self.search, self.rows, steps)
+        if self.rows is not None:
+            search.done[len(self.segments) :] = True
+            copies = self.segments[:1] * (len(self.rows) - len(self.segments))
+            self.index, self.rows = torch.tensor(self.segments + copies, device=search.done.device), None
+        self.noise.mark()
+        for _ in range(steps):
+            noise = self.noise.draw()
+            search.noise.copy_(noise if self.index is None else noise.index_select(0, self.index))
+            self.backend.advance(search)
+        self.steps += steps
 
+    def look(self) -> bool:
+        """Whether all segments are finished. If fewer places are enough for those that are not, change to them."""
+        done = self.search.done.tolist()[: len(self.segments)]
+        alive = [place for place, finished in enumerate(done) if not finished]
+        if alive and self.backend.places_for(len(alive)) < len(self.search.done):
+            self._harvest([place for place, finished in enumerate(done) if finished])
+            self.rows = self._rows_of(alive)
+            self.segments = [self.segments[place] for place in alive]
+        return not alive
 
-def _candidates(
-    totals: Tensor, count: int, do_sample: bool, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Drawn (or the best) entries of ``totals [S, B * V]``: values and indices ``[S, count]``, best first."""
-    if not do_sample:
-        best, index = totals.topk(count, dim=1)
-        return best, index
-    index = torch.multinomial(totals.softmax(-1), count, generator=generator)
-    best, order = totals.gather(1, index).sort(dim=1, descending=True)
-    return best, index.gather(1, order)
+    def finish(self) -> list[Hypothesis]:
+        """The results in the order of the segments."""
+        self._harvest(list(range(len(self.segments))))
+        self.noise.rewind(self.steps - self.needed_steps)
+        return [self.found[segment] for segment in range(len(self.found))]
 
+    def _harvest(self, places: list[int]) -> None:
+        hypotheses = self.search.hypotheses(places)
+        self.found.update(zip((self.segments[place] for place in places), hypotheses, strict=True))
+        self.needed_steps = max([self.needed_steps, *self.search.done_after[places].tolist()])
 
-def _best_hypotheses(
-    trace: _Trace,
-    running: Tensor,
-    finished: Tensor,
-    finished_entry: Tensor,
-    done: Tensor,
-    params: SamplingParams,
-) -> Generation:
-    """Pick the best hypothesis of each segment; running ones compete where the segment was not done."""
-    steps, beams = len(trace.codes), params.num_beams
-    codes, parents, candidate_parents = (
-        torch.stack(steps_of).cpu().numpy() for steps_of in (trace.codes, trace.parents, trace.candidate_parents)
-    )
-    unfinished = running / steps**params.length_penalty
-    result = Generation([], [], [])
-    assert result.scores is not None
-    for segment in range(len(running)):
-        # Equal scores: the one added last wins. Running beams are added after all finished ones.
-        ranking = list(zip(finished[segment].tolist(), finished_entry[segment].tolist(), strict=True))
-        if not bool(done[segment]):
-            ranking += [(score, steps * beams + beam) for beam, score in enumerate(unfinished[segment].tolist())]
-        score, entry = max(ranking)
-        step, beam = divmod(entry, beams)
-        hit_limit = step == steps
-        if not hit_limit:
-            beam = candidate_parents[step, segment, beam]
-        hypothesis = []
-        for earlier in range(step - 1, -1, -1):
-            hypothesis.append(int(codes[earlier, segment, beam]))
-            beam = parents[earlier, segment, beam]
-        result.codes.append(torch.tensor(hypothesis[::-1], dtype=torch.long, device=running.device))
-        result.hit_limit.append(hit_limit)
-        result.scores.append(score)
-    return result
-
-
-def _initial_history(logits: Tensor, start_code: int) -> Tensor:
-    """Which codes the history of each row holds before the first is drawn, ``[S, V]``."""
-    seen = torch.zeros_like(logits, dtype=torch.bool)
-    seen[:, [PREFIX_HISTORY_CODE, start_code]] = True
-    return seen
+    def _rows_of(self, alive: list[int]) -> list[int] | None:
+        """The rows to select for ``alive`` places, copies of the first in places too many; None: just as they are."""
+        rows = alive + alive[:1] * (self.backend.places_for(len(alive)) - len(alive))
+        return None if rows == list(range(len(self.search.done))) else rows

@@ -57,10 +57,17 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(AccelerationEntry("deepspeed", "on", "decoding through deepspeed.init_inference"))
     else:
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
+    graphed = config.cuda_graph and on_cuda and not config.deepspeed
+    if graphed:
+        from indextts.decoding.graphs import GraphBackend
+
+        backend = GraphBackend(models.gpt)
+        entries.append(AccelerationEntry("cuda-graph", "on", "decoding by CUDA graphs"))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
+    graphs_missing = "not together with --deepspeed in this version" if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
         ("cuda-kernel", config.cuda_kernel, missing),
-        ("cuda-graph", config.cuda_graph, missing),
+        ("cuda-graph", config.cuda_graph and not graphed, graphs_missing),
         ("cpu-offload", config.cpu_offload, missing),
         ("ds-tp-size", config.ds_tp_size > 1, NOT_YET),
     ):

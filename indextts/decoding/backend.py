@@ -123,6 +123,7 @@ class EagerBackend:
         self.start_code = model.config.start_mel_token
         self.stop_code = model.config.stop_mel_token
         self.max_codes = model.max_codes
+        self.memory: Memory = self._fresh_memory
 
     def prefill(self, embeddings: Tensor, mask: Tensor, *, num_beams: int, max_codes: int) -> Tensor:
         """See `DecodeBackend.prefill`."""
@@ -214,7 +215,7 @@ class EagerBackend:
         if full:
             capacity = self.capacity_for(self.used_slots)
         if full or rows is not None:
-            self.state = self.state.moved(rows, used, capacity, self._memory)
+            self.state = self.state.moved(rows, used, capacity, self.memory)
             self._use_cache(self.state.cache)
         self.attended_slots = min(_round_up(self.used_slots, SLOT_BLOCK), capacity)
 
@@ -229,9 +230,9 @@ class EagerBackend:
     def _new_cache(self, segments: int, capacity: int) -> KVCache:
         config = self.model.config
         head_size = config.model_dim // config.heads
-        return KVCache(self._memory((2, config.layers, segments, config.heads, capacity, head_size)))
+        return KVCache(self.memory((2, config.layers, segments, config.heads, capacity, head_size)))
 
-    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+    def _fresh_memory(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, device=self.model.mel_head.weight.device, dtype=self.model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:

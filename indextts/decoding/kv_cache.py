@@ -60,6 +60,11 @@ class Arena:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.buffer = torch.zeros(0, device=device, dtype=dtype)
 
+    @property
+    def address(self) -> int:
+        """Where every tensor begins that this arena gives."""
+        return self.buffer.data_ptr()
+
     def __call__(self, shape: tuple[int, ...]) -> Tensor:
         size = torch.Size(shape).numel()
         if size > len(self.buffer):

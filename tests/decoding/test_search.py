@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from indextts.config import ConformerConfig, GPTConfig, SamplingParams
+from indextts.config import SamplingParams
+from indextts.decoding import backend as backend_module
 from indextts.decoding.backend import EagerBackend
+from indextts.decoding.kv_cache import KVCache
 from indextts.decoding.logits import process_logits
 from indextts.decoding.search import generate
 from indextts.errors import Cancelled, ConfigError
 from indextts.models.gpt import UnifiedVoice
+from tests.decoding.conftest import CONFIG, texts
 
-ENCODER = ConformerConfig(output_size=16, linear_units=16, attention_heads=2, num_blocks=1, perceiver_dim_head=8)
-CONFIG = GPTConfig(
-    model_dim=32,
-    layers=2,
-    heads=2,
-    max_mel_tokens=40,
-    max_text_tokens=20,
-    number_text_tokens=30,
-    number_mel_codes=22,
-    start_mel_token=20,
-    stop_mel_token=21,
-    condition_num_latent=3,
-    cond_input_dim=12,
-    emo_perceiver_dim=8,
-    condition_module=ENCODER,
-    emo_condition_module=ENCODER,
-)
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_mel_tokens": 24}
-
-
-@pytest.fixture(scope="module")
-def model() -> UnifiedVoice:
-    torch.manual_seed(0)
-    model = UnifiedVoice(CONFIG).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():  # far from uniform, so that the hypotheses differ
-        if name.startswith("gpt.h") and name.endswith("weight") and parameter.dim() == 2:
-            parameter.mul_(15)
-    model.mel_head.weight.mul_(2)
-    model.mel_head.bias[CONFIG.stop_mel_token] = 0.5
-    return model
-
-
-@pytest.fixture(scope="module")
-def conds(model: UnifiedVoice) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    speech = torch.randn(1, 30, CONFIG.cond_input_dim, generator=generator)
-    lengths = torch.tensor([30])
-    return model.condition(speech, lengths), model.emotion_vector(speech, lengths)
-
-
-def texts() -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([9, 4, 14, 1, 7, 12])
-    ids = torch.randint(2, 30, (len(lengths), 14), generator=torch.Generator().manual_seed(2))
-    return ids, lengths
 
 
 def slow_logits(model: UnifiedVoice, prefix: Tensor, codes: list[int]) -> Tensor:
@@ -69,8 +30,10 @@ def slow_logits(model: UnifiedVoice, prefix: Tensor, codes: list[int]) -> Tensor
     return model.code_logits(model.gpt(embeddings))[0, -1]
 
 
-def slow_beam_search(model: UnifiedVoice, prefix: Tensor, params: SamplingParams) -> tuple[list[int], bool, float]:
-    """Beam search in plain lists, as the spec tells it."""
+def slow_beam_search(
+    model: UnifiedVoice, prefix: Tensor, params: SamplingParams, noise: list[Tensor] | None = None
+) -> tuple[list[int], bool, float]:
+    """Beam search in plain lists, as the spec tells it; beam sampling with the noise ``[B * V]`` of each step."""
     beams = params.num_beams
     running: list[tuple[float, list[int]]] = [(0.0, [])] + [(-1e9, [])] * (beams - 1)
     finished: list[tuple[float, list[int]]] = []
@@ -86,8 +49,12 @@ def slow_beam_search(model: UnifiedVoice, prefix: Tensor, params: SamplingParams
         for total, codes in running:
             seen = torch.zeros(CONFIG.number_mel_codes, dtype=torch.bool)
             seen[[1, CONFIG.start_mel_token, *codes]] = True
-            scores = process_logits(slow_logits(model, prefix, codes), seen, params, CONFIG.start_mel_token)
-            candidates += [(total + score, [*codes, code]) for code, score in enumerate(scores.tolist())]
+            scores = process_logits(slow_logits(model, prefix, codes), seen, params, CONFIG.start_mel_token) + total
+            candidates += [(score, [*codes, code]) for code, score in enumerate(scores.tolist())]
+        if noise is not None:
+            totals = torch.tensor([entry[0] for entry in candidates])
+            drawn = (totals.softmax(0) / noise[step - 1]).topk(2 * beams).indices
+            candidates = [candidates[index] for index in drawn]
         candidates.sort(key=lambda entry: -entry[0])
         best = candidates[0][0]
         running = []
@@ -105,6 +72,123 @@ def slow_beam_search(model: UnifiedVoice, prefix: Tensor, params: SamplingParams
             add(total / params.max_mel_tokens**params.length_penalty, codes)
     score, codes = max(finished, key=lambda entry: entry[0])
     return codes, len(codes) == params.max_mel_tokens, score
+
+
+def slow_sampling(
+    model: UnifiedVoice, prefix: Tensor, params: SamplingParams, noise: list[Tensor]
+) -> tuple[list[int], bool]:
+    """Draws code by code, with the exponential noise ``[V]`` of each step."""
+    codes: list[int] = []
+    for step in range(params.max_mel_tokens):
+        seen = torch.zeros(CONFIG.number_mel_codes, dtype=torch.bool)
+        seen[[1, CONFIG.start_mel_token, *codes]] = True
+        scores = process_logits(slow_logits(model, prefix, codes), seen, params, CONFIG.start_mel_token)
+        code = int((scores.softmax(-1) / noise[step]).argmax())
+        if code == CONFIG.stop_mel_token:
+            return codes, False
+        codes.append(code)
+    return codes, True
+
+
+SAMPLE_SETTINGS: list[dict[str, Any]] = [
+    {"num_beams": 3},
+    {"num_beams": 1},
+    {"num_beams": 1, "typical_sampling": True, "repetition_penalty": 1.0},
+    {"num_beams": 2, "typical_sampling": True, "length_penalty": 1.0, "repetition_penalty": 1.0},
+    {"num_beams": 4, "top_k": 0, "top_p": 1.0, "temperature": 1.0, "length_penalty": -1.0},
+    {"num_beams": 3, "top_p": 0.5, "temperature": 1.5, "repetition_penalty": 2.0, "length_penalty": 2.0},
+]
+
+
+@pytest.mark.parametrize("settings", SAMPLE_SETTINGS)
+@pytest.mark.parametrize("stop_bias", [0.5, -1.0])
+def test_sampling_in_a_batch_equals_the_plain_one(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], settings: dict[str, Any], stop_bias: float
+) -> None:
+    """On the same draws, wherever a segment has its place: finished ones give theirs up."""
+    params = SamplingParams(max_mel_tokens=20, **settings)
+    ids, lengths = texts()
+    model.mel_head.bias[CONFIG.stop_mel_token] = stop_bias
+    try:
+        for seed in range(4):
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.empty(20, len(ids), params.num_beams * CONFIG.number_mel_codes)
+            for step in noise:
+                step.exponential_(1, generator=generator)
+            generator.manual_seed(seed)
+            result = generate(EagerBackend(model), *model.prefix(*conds, ids, lengths), params, generator=generator)
+            for segment, length in enumerate(lengths.tolist()):
+                prefix, _ = model.prefix(*conds, ids[segment : segment + 1, :length])
+                draws = list(noise[:, segment])
+                if params.num_beams == 1:
+                    expected = slow_sampling(model, prefix, params, draws)
+                else:
+                    expected = slow_beam_search(model, prefix, params, draws)[:2]
+                assert (result.codes[segment].tolist(), result.hit_limit[segment]) == expected
+    finally:
+        model.mel_head.bias[CONFIG.stop_mel_token] = 0.5
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_how_often_the_host_looks_changes_nothing(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int
+) -> None:
+    """Neither the codes nor what the caller draws next."""
+    params = SamplingParams(num_beams=num_beams, max_mel_tokens=20)
+    results = []
+    for steps_per_look in (1, 3, 8, 100):
+        generator = torch.Generator().manual_seed(5)
+        result = generate(
+            EagerBackend(model),
+            *model.prefix(*conds, *texts()),
+            params,
+            generator=generator,
+            steps_per_look=steps_per_look,
+        )
+        results.append(([codes.tolist() for codes in result.codes], result.scores, generator.get_state().tolist()))
+    assert max(len(codes) for codes in results[0][0]) not in (0, 3, 8, 20)  # there were steps too many
+    for other in results[1:]:
+        assert other[0] == results[0][0] and other[2] == results[0][2]
+        assert other[1] is None if num_beams == 1 else other[1] == pytest.approx(results[0][1], abs=1e-4)
+
+
+def test_finished_segments_give_up_their_places(model: UnifiedVoice, conds: tuple[Tensor, Tensor]) -> None:
+    places = []
+    hook = model.mel_embedding.register_forward_hook(lambda module, args, output: places.append(len(args[0])))
+    try:
+        params = SamplingParams(do_sample=False, num_beams=1, repetition_penalty=10.0, **PLAIN)  # type: ignore[arg-type]
+        result = generate(EagerBackend(model), *model.prefix(*conds, *texts()), params)
+    finally:
+        hook.remove()
+    lengths = [len(codes) for codes in result.codes]
+    assert len(set(lengths)) > 1
+    assert places[1:] == [sum(length > step for length in lengths) for step in range(max(lengths))]
+
+
+def test_a_cache_that_is_full_grows(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = model.prefix(*conds, *texts())
+    capacities = []
+
+    class Watched(EagerBackend):
+        def _use_cache(self, cache: KVCache) -> None:
+            capacities.append(cache.capacity)
+            super()._use_cache(cache)
+
+    params = SamplingParams(do_sample=False, max_mel_tokens=30, repetition_penalty=1.5)
+    model.mel_head.bias[CONFIG.stop_mel_token] -= 1000
+    try:
+        expected = generate(Watched(model), *prefix, params)
+        assert len(set(capacities)) == 1
+        capacities.clear()
+        monkeypatch.setattr(backend_module, "FIRST_STEPS", 1)
+        monkeypatch.setattr(backend_module, "SLOT_BLOCK", 8)
+        result = generate(Watched(model), *prefix, params)
+    finally:
+        model.mel_head.bias[CONFIG.stop_mel_token] += 1000
+    assert len(set(capacities)) > 1
+    assert [codes.tolist() for codes in result.codes] == [codes.tolist() for codes in expected.codes]
 
 
 BEAM_SETTINGS = [

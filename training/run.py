@@ -57,7 +57,7 @@ STEPS = (
         "vocoder",
         train("vocoder"),
         "vocoder.safetensors",
-        ("speech",),
+        ("speech_complete",),  # beside the generation there is not always memory for it
         1,
         0.90,
         retry=("--compile", "0", "--graph", "0"),

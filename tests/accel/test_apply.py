@@ -14,6 +14,7 @@ from indextts.accel import accelerate
 from indextts.accel.deepspeed import DEFAULT_DS_CONFIG, DeepSpeedBackend, load_ds_config
 from indextts.config import EngineConfig, SamplingParams
 from indextts.decoding.backend import DecodeStep, EagerBackend
+from indextts.decoding.graphs import GraphBackend
 from indextts.engine import Engine
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.stages.speech import SpeechStage
@@ -70,6 +71,29 @@ def test_a_language_model_in_half_precision_speaks(
     request = SynthesisRequest("Hello there.", VoicePrompt.from_path(recordings[0]), sampling=sampling, seed=1)
     assert engine.stages.conditioning(request.voice, request.emotion, "", 1).emotion_vector.dtype == dtype
     assert np.abs(engine.synthesize(request).samples).max() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_cuda_graphs_draw_the_same_codes(config: EngineConfig, recordings: tuple[Path, Path], num_beams: int) -> None:
+    eager = Engine.load(dataclasses.replace(config, device="cuda"))
+    graphed = Engine.load(dataclasses.replace(config, device="cuda", cuda_graph=True, strict=True))
+    assert type(graphed.stages.speech.backend) is GraphBackend
+    assert "cuda-graph: decoding by CUDA graphs" in [str(entry) for entry in graphed.report.entries]
+    sampling = SamplingParams(max_mel_tokens=40, num_beams=num_beams)
+    request = SynthesisRequest("", VoicePrompt.from_path(recordings[0]))
+    segments = eager.segment("Hello there, my friend. How are you?", 8)
+    spoken = [
+        engine.stages.speech(
+            segments,
+            engine.stages.conditioning(request.voice, request.emotion, "", 0),
+            sampling,
+            torch.Generator("cuda").manual_seed(0),
+        )
+        for engine in (eager, graphed)
+    ]
+    for one, other in zip(*spoken, strict=True):
+        assert torch.equal(one.codes, other.codes)
 
 
 @pytest.mark.filterwarnings("default")  # importing DeepSpeed warns

@@ -19,6 +19,7 @@ from indextts.config import load_model_config
 from indextts.models.gpt import UnifiedVoice
 from tests.training.no_waiting import NoWaiting
 from training import gpt_batches, train_gpt
+from training.attention_guide import AttentionGuide
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.gpt_batches import GPTBatches
 from training.loop import Loop
@@ -240,7 +241,7 @@ def test_each_code_knows_which_text_it_speaks(batches: GPTBatches) -> None:
 def test_attention_learns_where_the_speech_is(batches: GPTBatches) -> None:
     torch.manual_seed(0)
     model = UnifiedVoice(batches.config).train()
-    guide = train_gpt.AttentionGuide(model)
+    guide = AttentionGuide(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batch = batches.gather(batches.choose(batches.usable[:6]))
     losses = []
@@ -295,7 +296,7 @@ def test_no_part_of_a_step_waits_for_the_device(batches: GPTBatches) -> None:
     model = UnifiedVoice(batches.config)
     train_gpt.add_dropout(model.train(), 0.1)
     optimizer = torch.optim.AdamW(train_gpt.parameter_groups(model), fused=True)
-    step = train_gpt.TrainStep(model, optimizer, batches.config, train_gpt.AttentionGuide(model))
+    step = train_gpt.TrainStep(model, optimizer, batches.config, AttentionGuide(model))
     batch = batches.gather(batches.choose(batches.usable[:6]))
     tensors = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
     before = [parameter.detach().clone() for parameter in model.parameters()]

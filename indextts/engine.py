@@ -64,7 +64,12 @@ class Engine:
     """A loaded model, ready to speak. Safe to share between threads: segments of several callers take turns."""
 
     def __init__(
-        self, config: EngineConfig, files: ModelFiles, models: Models, stages: Stages, report: AccelerationReport
+        self,
+        config: EngineConfig,
+        files: ModelFiles | None,
+        models: Models,
+        stages: Stages,
+        report: AccelerationReport,
     ) -> None:
         self.config = config
         self.files = files
@@ -83,13 +88,30 @@ class Engine:
         """
         model_config, files = locate(config.model_dir, config.config_path, aux_paths)
         models = load_models(model_config, files, resolve_device(config.device))
-        backend, report = accelerate(models, config)
-        emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, model_config.emo_num)
-        qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
+        qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
+        return cls.assemble(config, files, models, tokenizer, qwen)
+
+    @classmethod
+    def assemble(
+        cls,
+        config: EngineConfig,
+        files: ModelFiles | None,
+        models: Models,
+        tokenizer: TextTokenizer,
+        qwen: QwenEmotion | None = None,
+    ) -> Engine:
+        """``load`` from where the networks are there: apply the accelerations, and build the stages.
+
+        Args:
+            files: Where the networks come from; None if they are not from files.
+            qwen: None switches emotion from text off.
+        """
+        backend, report = accelerate(models, config)
+        emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, models.config.emo_num)
         stages = Stages(
-            text=TextStage(tokenizer, model_config.gpt.max_text_tokens),
+            text=TextStage(tokenizer, models.config.gpt.max_text_tokens),
             conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_entries),
             speech=SpeechStage(models.gpt, backend),
             s2mel=S2MelStage(models),
@@ -121,6 +143,8 @@ class Engine:
 
     @property
     def model_name(self) -> str:
+        if self.files is None:
+            return "random weights"
         return "bundled nano voice" if self.files.bundled else f"IndexTTS-{self.models.config.version:g}"
 
     def segment(self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[Segment]:

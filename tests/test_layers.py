@@ -23,6 +23,7 @@ LAYERS = (
     ("loading",),
     ("stages", "accel"),
     ("engine",),
+    ("random_weights",),
     ("infer_v2", "cli", "webui"),
 )
 BELOW = {part: {p for row in LAYERS[:level] for p in row} for level, row in enumerate(LAYERS) for part in row}

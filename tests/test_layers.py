@@ -24,6 +24,7 @@ LAYERS = (
     ("stages", "accel"),
     ("engine",),
     ("random_weights",),
+    ("bench",),
     ("infer_v2", "cli", "webui"),
 )
 BELOW = {part: {p for row in LAYERS[:level] for p in row} for level, row in enumerate(LAYERS) for part in row}

@@ -42,7 +42,7 @@ def voice(recordings: tuple[Path, Path]) -> VoicePrompt:
 def plan(voice: VoicePrompt) -> Plan:
     return Plan(
         voice, characters=5, long_characters=30, beams=(2, 1), repetitions=2, long_repetitions=1, warm_ups=0,
-        random_weights="tiny", codes_per_character=11,
+        long_warm_ups=0, random_weights="tiny", codes_per_character=11,
     )  # fmt: skip
 
 
@@ -107,6 +107,26 @@ def test_json_has_everything(report: BenchReport) -> None:
     assert short["total_s"]["median"] == own.total_s.median
     assert short["real_time_factor"] == own.real_time_factor == own.total_s.median / own.audio_s
     assert short["characters_per_s"] == own.characters_per_s == 5 / own.total_s.median
+
+
+def test_runs_to_warm_up_are_not_measured(voice: VoicePrompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[int] = []
+    plan = Plan(
+        voice, characters=2, long_characters=4, beams=(1,), repetitions=2, long_repetitions=3, warm_ups=4,
+        long_warm_ups=5, random_weights="tiny", codes_per_character=2,
+    )  # fmt: skip
+    real = Engine.synthesize
+
+    def counted(engine: Engine, request: SynthesisRequest) -> Any:
+        spoken.append(len(request.text))
+        return real(engine, request)
+
+    monkeypatch.setattr(Engine, "synthesize", counted)
+    (found,) = measure_configs({"fp32": CONFIG}, plan, CPU, lambda *_: None)
+    first, stages = 1, 2
+    assert spoken == [2] * (first + 4 + 2 + stages) + [4] * (5 + 3)
+    long = found.beams[0].long
+    assert long is not None and len(long.total_s.values) == 3 and len(found.beams[0].short.total_s.values) == 2
 
 
 def test_medians_and_spread() -> None:

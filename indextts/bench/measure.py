@@ -59,6 +59,7 @@ class Plan:
     repetitions: int = 3
     long_repetitions: int = 1
     warm_ups: int = 1
+    long_warm_ups: int = 1
     max_text_tokens: int = 120
     quick_streaming_tokens: int = 0
     seed: int = 0
@@ -241,7 +242,7 @@ def _measure_beams(
     long = None
     if plan.long_characters:
         long_request = _request(engine, plan, plan.long_characters, beams)
-        long = _measure_text(engine, long_request, plan.warm_ups, plan.long_repetitions)
+        long = _measure_text(engine, long_request, plan.long_warm_ups, plan.long_repetitions)
     return BeamFigures(
         beams=beams,
         short=short,

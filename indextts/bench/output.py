@@ -25,14 +25,14 @@ def as_text(report: BenchReport) -> str:
     lines += [f"{name}: {value}" for name, value in report.machine.items()]
     lines.append(
         f"medians of {plan.repetitions} runs, of {plan.long_repetitions} of the long text (least to most), "
-        f"after {plan.warm_ups} to warm up"
+        f"after {plan.warm_ups} and {plan.long_warm_ups} to warm up"
     )
     if measured:
         names = [f"{config.name}{'' if honoured(config) else ' *'}" for config in measured]
         lines += ["", *table("first load", names, load_rows(measured))]
         for index, beams in enumerate(plan.beams):
             figures = [config.beams[index] for config in measured]
-            lines += ["", *table(f"{beams} beam{'s' if beams > 1 else ''}", names, beam_rows(figures))]
+            lines += ["", *table(beams_title(beams), names, beam_rows(figures))]
         lines += ["", f"peak memory: {report.memory_kind}"]
         if not all(map(honoured, measured)):
             lines.append("*: not all that was asked for runs, see below")
@@ -53,6 +53,11 @@ def acceleration_lines(config: ConfigFigures) -> list[str]:
     if config.error is not None:
         return [f"{config.name}: FAILED, {config.error}"]
     return [f"{config.name}: {'' if entry.honoured else 'NOT HONOURED, '}{entry}" for entry in config.acceleration]
+
+
+def beams_title(beams: int) -> str:
+    """``1 beam``, ``3 beams``."""
+    return f"{beams} beam{'s' if beams > 1 else ''}"
 
 
 def honoured(config: ConfigFigures) -> bool:
@@ -171,7 +176,8 @@ def plot(report: BenchReport, path: Path) -> None:
     for axes, (title, value) in zip(figure.subplots(len(panels), 1), panels, strict=True):
         for index, beams in enumerate(report.plan.beams):
             places = [place + index * height for place in range(len(measured))]
-            bars = axes.barh(places, [value(c.beams[index]) for c in measured], height * 0.9, label=f"{beams} beam" + "s" * (beams > 1))
+            values = [value(config.beams[index]) for config in measured]
+            bars = axes.barh(places, values, height * 0.9, label=beams_title(beams))
             axes.bar_label(bars, fmt="%.3g", padding=3)
         labels = [c.name + ("" if honoured(c) else " (not honoured)") for c in measured]
         axes.set_yticks([place + 0.4 - height / 2 for place in range(len(measured))], labels)

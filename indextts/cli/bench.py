@@ -66,7 +66,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     work.add_argument("--repetitions", type=at_least_one, default=3, metavar="N", help="of the short text (3)")
     work.add_argument("--long-repetitions", type=at_least_one, default=1, metavar="N", help="of the long text (1)")
-    work.add_argument("--warm-ups", type=whole_number, default=1, metavar="N", help="runs before, not measured (1)")
+    work.add_argument("--warm-ups", type=whole_number, default=1, metavar="N", help="of the short text, before it (1)")
+    work.add_argument("--long-warm-ups", type=whole_number, default=1, metavar="N", help="of the long text (1)")
     work.add_argument("--max-text-tokens", type=text_length, default=120, metavar="N", help="longest segment (120)")
     work.add_argument(
         "--quick-streaming-tokens", type=whole_number, default=0, metavar="N", help="keep the first segments short (0)"

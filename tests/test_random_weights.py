@@ -12,12 +12,15 @@ from torch import Tensor
 
 from indextts.config import EngineConfig, SamplingParams
 from indextts.decoding.backend import EagerBackend
+from indextts.decoding.graphs import GraphBackend
 from indextts.engine import Engine
 from indextts.errors import ConfigError, SynthesisError, UnsupportedOption
 from indextts.loading import build_networks
 from indextts.random_weights import SIZES, CharacterTokenizer, PacedSpeech, fix_pace, random_engine, random_models
+from indextts.stages.speech import SpeechStage
 from indextts.text.normalizer import TextNormalizer
-from indextts.types import Segment, SpeechCodes, SynthesisRequest, VoicePrompt
+from indextts.types import FromVoice, Segment, SpeechCodes, SynthesisRequest, VoicePrompt
+from tests.decoding.test_graphs import record
 
 PACE = 5
 CONFIG = EngineConfig(device="cpu")
@@ -38,8 +41,6 @@ def segment(index: int, length: int) -> Segment:
 
 
 def speak(engine: Engine, voice: VoicePrompt, sampling: SamplingParams, lengths: tuple[int, ...]) -> list[SpeechCodes]:
-    from indextts.types import FromVoice
-
     conditioning = engine.stages.conditioning(voice, FromVoice(), "", 0)
     segments = [segment(index, length) for index, length in enumerate(lengths)]
     return engine.stages.speech(segments, conditioning, sampling, torch.Generator().manual_seed(0))
@@ -71,7 +72,7 @@ def test_the_search_is_free_but_for_the_end(engine: Engine, voice: VoicePrompt) 
     first, second = (
         engine.stages.speech(
             [segment(0, 6)],
-            engine.stages.conditioning(voice, SynthesisRequest("x", voice).emotion, "", 0),
+            engine.stages.conditioning(voice, FromVoice(), "", 0),
             SamplingParams(num_beams=1),
             torch.Generator().manual_seed(seed),
         )[0].codes
@@ -165,6 +166,26 @@ def test_characters_are_tokens() -> None:
     assert set(ids) == set(range(2, 50)) and tokenizer.vocabulary_size == 50
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_pace_is_the_same_in_graphs(engine: Engine, voice: VoicePrompt, beams: int) -> None:
+    gpt, sampling = engine.models.gpt, SamplingParams(num_beams=beams)
+    backend = GraphBackend(gpt, record)  # CUDA graphs, played on the CPU
+    fix_pace(backend, gpt, PACE)
+    conditioning = engine.stages.conditioning(voice, FromVoice(), "", 0)
+    segments = [segment(index, length) for index, length in enumerate((3, 12, 1, 8))]
+    graphed = SpeechStage(gpt, backend)(segments, conditioning, sampling, torch.Generator().manual_seed(0))
+    eager = speak(engine, voice, sampling, (3, 12, 1, 8))
+    assert [speech.codes.tolist() for speech in graphed] == [speech.codes.tolist() for speech in eager]
+    assert len(backend.stands) > 1
+
+
+def test_the_pace_is_the_same_inside_deepspeed(engine: Engine, voice: VoicePrompt) -> None:
+    wrapped = random_engine(dataclasses.replace(CONFIG, deepspeed=True), "tiny", PACE)
+    assert all(entry.honoured for entry in wrapped.report.entries)
+    theirs, ours = (speak(each, voice, SamplingParams(), (3, 6)) for each in (wrapped, engine))
+    assert [speech.codes.tolist() for speech in theirs] == [speech.codes.tolist() for speech in ours]
+
+
 @pytest.fixture
 def cuda() -> Iterator[torch.device]:
     yield torch.device("cuda", 0)
@@ -194,9 +215,7 @@ class Recorded(EagerBackend):
 def test_few_steps_beyond_the_end(engine: Engine, voice: VoicePrompt, beams: int, at_most: int) -> None:
     backend = Recorded(engine.models.gpt)
     fix_pace(backend, engine.models.gpt, PACE)
-    from indextts.stages.speech import SpeechStage
-
     stage, text = SpeechStage(engine.models.gpt, backend), segment(0, 8)
-    conditioning = engine.stages.conditioning(voice, SynthesisRequest("x", voice).emotion, "", 0)
+    conditioning = engine.stages.conditioning(voice, FromVoice(), "", 0)
     stage([text], conditioning, SamplingParams(num_beams=beams), torch.Generator().manual_seed(0))
     assert 0 <= backend.steps - PACE * 8 <= at_most

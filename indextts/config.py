@@ -370,6 +370,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.fp16 and self.bf16:
             raise ConfigError("fp16 and bf16 exclude each other: choose one")
+        if self.ds_config is not None and not self.deepspeed:
+            raise ConfigError(f"--ds-config {self.ds_config} is for --deepspeed, which is not asked for")
         for name in ("batch_size", "ds_tp_size", "voice_cache_entries"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
 from indextts.config import EngineConfig
 from indextts.decoding.backend import DecodeBackend, EagerBackend
 from indextts.errors import UnsupportedOption
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 NEEDS_CUDA = "needs a CUDA device"
 NOT_YET = "not part of this version"
+NO_TENSOR_PARALLEL = "tensor parallelism is not part of this version: one device runs the whole model"
+INJECTED_ONLY = "acts on DeepSpeed's injected kernels, which decoding here cannot use"
 
 
 def resolve_device(name: str | None) -> torch.device:
@@ -45,16 +48,23 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         What decoding runs on, and the report of what was asked, what runs and why.
 
     Raises:
+        ConfigError: the DeepSpeed configuration, or it together with the flags, is wrong.
         UnsupportedOption: with ``strict``, the first option that cannot be honoured; always, a broken DeepSpeed.
     """
     on_cuda = models.device.type == "cuda"
+    ds_config = load_ds_config(config.ds_config) if config.deepspeed else None
+    if ds_config is not None:
+        config = ds_config.merged_into(config)
+    if config.ds_tp_size > 1:
+        check_tensor_parallel(config.ds_tp_size, models.config.gpt.heads, torch.cuda.device_count() if on_cuda else 0)
     entries = [_precision(models, config, on_cuda)]
     backend: DecodeBackend = EagerBackend(models.gpt)
-    if config.deepspeed:
-        from indextts.accel.deepspeed import DeepSpeedBackend, load_ds_config
+    if ds_config is not None:
+        from indextts.accel.deepspeed import DeepSpeedBackend
 
-        backend = DeepSpeedBackend(models.gpt, load_ds_config(config.ds_config))
+        backend = DeepSpeedBackend(models.gpt, ds_config)
         entries.append(AccelerationEntry("deepspeed", "on", "decoding through deepspeed.init_inference"))
+        entries += _without_effect(ds_config)
     else:
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
     graphed = config.cuda_graph and on_cuda and not config.deepspeed
@@ -69,7 +79,7 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         ("cuda-kernel", config.cuda_kernel, missing),
         ("cuda-graph", config.cuda_graph and not graphed, graphs_missing),
         ("cpu-offload", config.cpu_offload, missing),
-        ("ds-tp-size", config.ds_tp_size > 1, NOT_YET),
+        ("ds-tp-size", config.ds_tp_size > 1, NO_TENSOR_PARALLEL),
     ):
         if asked:
             entries.append(AccelerationEntry(option, "on", "off", reason))
@@ -78,6 +88,20 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     if refused and config.strict:
         raise UnsupportedOption("; ".join(f"--{entry.option}: {entry.reason}" for entry in refused))
     return backend, report
+
+
+def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:
+    """Entries for what DeepSpeed is told and does not act upon. Training's keys are only named in the log."""
+    if ds_config.training_only:
+        named = ", ".join(ds_config.training_only)
+        logger.warning("%s: these keys are for training and mean nothing here: %s", ds_config.path, named)
+    entries = []
+    if ds_config.max_out_tokens is not None:
+        asked = str(ds_config.max_out_tokens)
+        entries.append(AccelerationEntry("ds-config max_out_tokens", asked, "no effect", INJECTED_ONLY))
+    if ds_config.quant is not None and ds_config.quant.get("enabled", True):
+        entries.append(AccelerationEntry("ds-config quant", "on", "off", INJECTED_ONLY))
+    return entries
 
 
 def _precision(models: Models, config: EngineConfig, on_cuda: bool) -> AccelerationEntry:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from indextts.accel import accelerate
-from indextts.accel.deepspeed import DEFAULT_DS_CONFIG, DeepSpeedBackend, load_ds_config
+from indextts.accel.deepspeed import DeepSpeedBackend
 from indextts.config import EngineConfig, SamplingParams
 from indextts.decoding.backend import DecodeStep, EagerBackend
 from indextts.decoding.graphs import GraphBackend
 from indextts.engine import Engine
-from indextts.errors import ConfigError, UnsupportedOption
+from indextts.errors import UnsupportedOption
 from indextts.stages.speech import SpeechStage
 from indextts.types import SynthesisRequest, VoicePrompt
 
@@ -126,36 +126,3 @@ def test_deepspeed_draws_the_same_codes(
         assert len(calls) - before >= max(len(speech.codes) for speech in spoken) - 1
         for one, other in zip(expected, spoken, strict=True):
             assert torch.equal(one.codes, other.codes)
-
-
-def test_the_default_deepspeed_configuration() -> None:
-    assert load_ds_config(None) == load_ds_config(DEFAULT_DS_CONFIG)
-    assert load_ds_config(None)["replace_with_kernel_inject"] is False
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ('{"train_batch_size": 4}', "'train_batch_size' is not supported"),
-        ('{"replace_with_kernel_inject": true}', "replace_with_kernel_inject must be false"),
-        ('{"enable_cuda_graph": "maybe"}', "enable_cuda_graph must be false"),
-        ("[]", "not a JSON object"),
-        ("{", "cannot read"),
-    ],
-)
-def test_a_bad_deepspeed_configuration_is_refused_by_name(
-    tmp_path: Path, config: EngineConfig, tiny_engine: Engine, content: str, says: str
-) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=says) as caught:
-        accelerate(tiny_engine.models, dataclasses.replace(config, deepspeed=True, ds_config=path))
-    assert "mine.json" in str(caught.value)
-
-
-def test_comments_are_welcome(tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text('{\n  // said aloud\n  "enable_cuda_graph": false /* for now */\n}')
-    assert load_ds_config(path) == {"enable_cuda_graph": False}
-    with pytest.raises(ConfigError, match=r"nowhere\.json"):
-        load_ds_config(tmp_path / "nowhere.json")

@@ -74,9 +74,12 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> EngineConfig:
-    """The parsed flags as a configuration; contradictory ones end the program like any wrong flag."""
+    """The parsed flags as a configuration.
+
+    Contradictory ones end the program like any wrong flag, and so does a DeepSpeed configuration that is wrong.
+    """
     try:
-        return EngineConfig(
+        config = EngineConfig(
             model_dir=args.model_dir,
             device=args.device,
             fp16=args.fp16,
@@ -91,6 +94,11 @@ def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
             inference_timeout_s=args.inference_timeout,
             strict=args.strict,
         )
+        if config.deepspeed or config.ds_tp_size > 1:
+            from indextts.accel.ds_config import check_before_loading  # needs torch, which others need not wait for
+
+            check_before_loading(config)
+        return config
     except ConfigError as error:
         parser.error(str(error))
 

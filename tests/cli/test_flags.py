@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from indextts.cli.flags import EXIT_USAGE, Parser, add_engine_flags, add_server_flags, engine_config
 from indextts.config import EngineConfig
@@ -25,12 +26,13 @@ def test_nothing_given_is_the_default_configuration() -> None:
 
 
 @pytest.mark.parametrize("underscores", [False, True])
-def test_every_flag_of_the_guide(tmp_path: Path, underscores: bool) -> None:
+def test_every_flag_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, underscores: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
     settings = tmp_path / "my_ds-config.json"
     settings.write_text("{}")
     words = [
         "--deepspeed", "--fp16", "--cuda-kernel", "--ds-config", str(settings), "--batch-size", "4",
-        "--ds-tp-size=2", "--inference-timeout", "60", "--cuda-graph", "--cpu-offload", "--strict",
+        "--ds-tp-size=5", "--inference-timeout", "60", "--cuda-graph", "--cpu-offload", "--strict",
         "--host", "0.0.0.0", "--port", "8000", f"--model-dir={tmp_path}", "--device", "cuda:1",
     ]  # fmt: skip
     if underscores:
@@ -38,7 +40,7 @@ def test_every_flag_of_the_guide(tmp_path: Path, underscores: bool) -> None:
         words = [w.replace("--model-dir=", "--model_dir=").replace("--ds-tp-size=", "--ds_tp_size=") for w in words]
     config, args = parse(*words)
     assert config == EngineConfig(
-        model_dir=tmp_path, device="cuda:1", fp16=True, deepspeed=True, ds_config=settings, ds_tp_size=2,
+        model_dir=tmp_path, device="cuda:1", fp16=True, deepspeed=True, ds_config=settings, ds_tp_size=5,
         cuda_kernel=True, cuda_graph=True, cpu_offload=True, batch_size=4, inference_timeout_s=60.0, strict=True,
     )  # fmt: skip
     assert (args["host"], args["port"]) == ("0.0.0.0", 8000)
@@ -58,6 +60,9 @@ def test_every_flag_of_the_guide(tmp_path: Path, underscores: bool) -> None:
         (["--model-dir", "nowhere"], "nowhere"),
         (["--device", "gpu"], "'gpu'"),
         (["--fp16", "--bf16"], "exclude each other"),
+        (["--ds-config", __file__], "--deepspeed"),
+        (["--deepspeed", "--ds-config", __file__], "line 1"),
+        (["--ds-tp-size", "7"], "5 attention heads: use 1, 5"),
         (["--deep"], "--deep"),
         (["--quick"], "--quick"),
     ],
@@ -68,3 +73,15 @@ def test_mistakes_are_one_line(words: list[str], says: str, capsys: pytest.Captu
     assert stopped.value.code == EXIT_USAGE
     said = capsys.readouterr().err
     assert said.startswith("ERROR: ") and said.count("\n") == 1 and says in said
+
+
+def test_a_deepspeed_configuration_against_a_flag_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "mine.json"
+    settings.write_text('{"fp16": {"enabled": false}}')
+    with pytest.raises(SystemExit) as stopped:
+        parse("--deepspeed", "--fp16", "--ds-config", str(settings))
+    assert stopped.value.code == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"--fp16 contradicts {settings}, where fp16.enabled is false" in said

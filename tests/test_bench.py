@@ -19,7 +19,7 @@ from indextts.bench.machine import PeakMemory, describe_machine
 from indextts.bench.measure import BenchReport, ConfigFigures, Plan, Repeated, measure_configs, text_of, waiting_stages
 from indextts.config import EngineConfig
 from indextts.engine import Engine
-from indextts.errors import UnsupportedOption
+from indextts.errors import ConfigError, UnsupportedOption
 from indextts.random_weights import random_engine
 from indextts.types import SynthesisRequest, VoicePrompt
 
@@ -201,8 +201,8 @@ def test_a_real_model_has_its_own_pace(tiny_model_dir: Path, voice: VoicePrompt)
 
 def test_too_many_codes_for_two_characters(voice: VoicePrompt) -> None:
     plan = Plan(voice, random_weights="tiny", codes_per_character=150, beams=(1,))
-    (found,) = measure_configs({"fp32": CONFIG}, plan, CPU, lambda *_: None)
-    assert found.error == "ConfigError: 150 codes a character are too many: a segment has no room for two"
+    with pytest.raises(ConfigError, match="150 codes a character are too many: a segment has no room for two"):
+        measure_configs({"fp32": CONFIG}, plan, CPU, lambda *_: None)
 
 
 def test_bugs_are_not_figures(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,9 @@ def measure_configs(
 
     Args:
         on_progress: Called after each with the figures so far and the name of the model.
+
+    Raises:
+        ConfigError: a configuration or the plan contradicts itself or the model: no machine could do it.
     """
     found: list[ConfigFigures] = []
     model_name = "not loaded"
@@ -178,6 +181,8 @@ def measure_configs(
             load_s = time.perf_counter() - started
             model_name = engine.model_name
             found.append(_measure_engine(name, engine, plan, memory, load_s))
+        except ConfigError:
+            raise
         except (IndexTTSError, torch.OutOfMemoryError) as error:
             found.append(ConfigFigures(name, error=f"{type(error).__name__}: {' '.join(str(error).split())}"))
             logger.error("%s: %s", name, found[-1].error)

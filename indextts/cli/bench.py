@@ -103,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
         return report
 
     models: list[str] = []
-    found = measure_configs(configs, plan, device, lambda figures, model: models.append(write(figures, model).model))
+    try:
+        found = measure_configs(configs, plan, device, lambda found, model: models.append(write(found, model).model))
+    except ConfigError as error:
+        args.parser.error(str(error))
     report = write(found, models[-1])
     say(as_text(report))
     failed = [figures.name for figures in found if figures.error is not None]

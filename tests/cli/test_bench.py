@@ -72,6 +72,15 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], recordi
     assert "'warp'" in refused(capsys, *words, "--configs", "fp32,deepspeed")
 
 
+def test_a_pace_beyond_the_model(capsys: pytest.CaptureFixture[str], recordings: tuple[Path, Path]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", *QUICK, "--voice", str(recordings[0]), "--codes-per-character", "150"])
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.out == ""
+    assert said.err.splitlines()[-1].startswith("ERROR: 150 codes a character are too many")
+    assert "Traceback" not in said.err
+
+
 def test_a_picture_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recordings: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

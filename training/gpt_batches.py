@@ -284,6 +284,8 @@ def _load_tokens(path: Path, device: torch.device) -> tuple[Tensor, Tensor, np.n
     Both are int16 ``[sentences, longest]``, padded with 0 and with 32767.
     """
     with np.load(path) as arrays:
+        if "places" not in arrays:
+            raise ValueError(f"{path} does not say where the ids are spoken: make it anew (training/prepare_tokens.py)")
         ids, places, offsets = arrays["ids"], arrays["places"], arrays["offsets"].astype(np.int64)
     lengths = np.diff(offsets)
     tables = []

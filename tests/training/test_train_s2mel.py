@@ -88,7 +88,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "shard_00000.json").write_text("{}")
     text_lengths = random.integers(3, 30, len(sentences))
     ids = random.integers(2, 50, text_lengths.sum()).astype(np.int16)
-    np.savez(root / "tokens.npz", ids=ids, offsets=np.concatenate(([0], np.cumsum(text_lengths))))
+    offsets = np.concatenate(([0], np.cumsum(text_lengths)))
+    np.savez(root / "tokens.npz", ids=ids, offsets=offsets, places=np.full(len(ids), -1, np.int16))
     for split, styles in (("train", "style.npy"), ("heldout", "style_heldout.npy")):
         data = SpeechData(root, "cpu", split)  # type: ignore[arg-type]
         frames = ((data.num_samples(range(len(data))).numpy() * 320 // 441 - 240) // 320).astype(np.int64)

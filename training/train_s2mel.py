@@ -330,7 +330,6 @@ def main() -> None:
         init="",
         tokens="",
         batch_frames=32768,
-        compile=0,
         graph=1,
         heldout=HELDOUT_UTTERANCES,
     )
@@ -351,9 +350,6 @@ def main() -> None:
         initialise(model, train.mel.frames[:1_000_000].cpu())
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
-    if options.compile:  # by parts that recur, which compile faster than the whole
-        for part in (*model.estimator.transformer.layers, model.estimator.wavenet):
-            part.compile(dynamic=True)
     training = TrainStep(model, PEAK_LR[options.stage], device)
     parts = {"model": model, "averaged": averaged, "sketch": training.sketch}
     loop = Loop(RESULT[options.stage], options, parts, training.optimizer)

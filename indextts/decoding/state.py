@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -47,7 +48,7 @@ class SegmentState:
 
 
 @dataclasses.dataclass
-class Search(SegmentState):
+class Search(SegmentState, ABC):
     """Chooses codes: the half of a step that is not the model.
 
     Attributes:
@@ -70,17 +71,17 @@ class Search(SegmentState):
     noise: Tensor
 
     @property
+    @abstractmethod
     def parents(self) -> Tensor | None:
         """``[S, B]``, the beams that ``codes`` continue; None when there is only one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(self, logits: Tensor) -> None:
         """Choose the next codes from ``logits [S, B, V]`` in float32. On the device alone, and in place."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hypotheses(self, rows: list[int]) -> list[Hypothesis]:
         """The results of the segments ``rows`` as they stand. Makes the host wait."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ def _places_of_syllables(pieces: Sequence[str], symbols: str) -> list[int]:
     marks = [place + 1 for place, symbol in enumerate(symbols) if symbol in TONES]
     groups: list[list[int]] = [[]]  # pieces that end with a tone
     for index, piece in enumerate(pieces):
-        if not piece.strip("▁,.!?'-"):
+        if not piece.strip("▁,.!?'-") and piece != "▁":  # which belongs to the syllable behind it
             continue
         groups[-1].append(index)
         if piece[-1] in "1234":

@@ -5,8 +5,8 @@
 
 The first stage knows the codes only and can run beside the training of the language model; it writes
 ``OUT/s2mel_codes.safetensors``. The second goes on from there with the latents of the finished model in
-``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. ``--init FILE`` lets the first go on from earlier weights.
-Reads ``OUT/semantics``, the codec and the style vectors.
+``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. ``--init FILE`` lets either stage go on from earlier
+weights, the second with a new projection, since latents of another language model mean something else. Reads ``OUT/semantics``, the codec and the style vectors.
 
 Conditional flow matching on straight paths: at time t the state is ``(1 - t) * noise + t * mel``, and the estimator
 learns the velocity ``mel - noise``. As at inference, the state is zero in the prompt's frames, whose mel is an input
@@ -99,23 +99,32 @@ def initialise(model: S2Mel, mel: Tensor) -> None:
     """Residual branches that begin small, and an output that begins as the mean of the mel ``[frames, n_mels]``.
 
     Log-mels are large numbers far from zero, and the conditions are small ones: where they meet, the weights begin so
-    that both weigh about the same. The projection of the latents begins small: the first stage does not train it.
+    that both weigh about the same.
     """
     depth = len(model.estimator.transformer.layers)
+    begin_projection(model)
     for name, parameter in model.named_parameters():
         if name.endswith(("attention.wo.weight", "feed_forward.w2.weight")):
             nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth))
     nn.init.zeros_(model.estimator.conv2.weight)
-    last = model.gpt_layer[-1]
-    assert isinstance(last, nn.Linear) and model.estimator.conv2.bias is not None
+    assert model.estimator.conv2.bias is not None
     with torch.no_grad():
         model.estimator.conv2.bias.copy_(mel.float().mean(0))
         mels, width = model.estimator.conv2.weight.shape[:2]
         model.estimator.cond_x_merge_linear.weight[:, : 2 * mels].mul_(MEL_SCALE)
         model.estimator.cond_x_merge_linear.weight[:, 2 * mels : 2 * mels + width].mul_(CONDITIONS_SCALE)
         model.estimator.skip_linear.weight[:, width:].mul_(MEL_SCALE)
-        last.weight.mul_(0.1)
-        last.bias.zero_()
+
+
+@torch.no_grad()
+def begin_projection(model: S2Mel) -> None:
+    """Let the projection of the latents begin anew, and small."""
+    for layer in model.gpt_layer:
+        assert isinstance(layer, nn.Linear)
+        layer.reset_parameters()
+    last = model.gpt_layer[-1]
+    last.weight.mul_(0.1)
+    last.bias.zero_()
 
 
 def parameter_groups(model: nn.Module, peak_lr: float) -> list[dict]:
@@ -328,6 +337,7 @@ def main() -> None:
         stage="codes",
         gpt="",
         init="",
+        peak_lr=0.0,
         tokens="",
         batch_frames=32768,
         graph=1,
@@ -343,14 +353,16 @@ def main() -> None:
     model = S2Mel(config.s2mel)
     if options.stage == "latents":
         train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
-        model.load_state_dict(load_file(options.out / f"{RESULT['codes']}.safetensors"))
-    elif options.init:
+    if options.init:
         model.load_state_dict(load_file(options.init))
+        begin_projection(model)
+    elif options.stage == "latents":
+        model.load_state_dict(load_file(options.out / f"{RESULT['codes']}.safetensors"))
     else:
         initialise(model, train.mel.frames[:1_000_000].cpu())
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
-    training = TrainStep(model, PEAK_LR[options.stage], device)
+    training = TrainStep(model, options.peak_lr or PEAK_LR[options.stage], device)
     parts = {"model": model, "averaged": averaged, "sketch": training.sketch}
     loop = Loop(RESULT[options.stage], options, parts, training.optimizer)
     if options.resume and loop.step:  # draw other batches than those seen

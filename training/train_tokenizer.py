@@ -6,9 +6,9 @@ Reads ``DATA/sentences.json``: a list of ``{"text": …, "language": "en" | "zh"
 A small model with little data learns to read best from short pieces that occur often, so:
 
 * English is SentencePiece BPE over phonemes (``text.english`` in ``config.yaml``) with pieces of at most
-  three symbols, or over upper-case text with pieces of at most five letters.
-* Mandarin is pinyin, two pieces a syllable: the initial and the final with its tone (``▁ZH`` ``ONG4``). The finals are
-  fixed pieces; so no syllable is ever unknown, be it in the training text or not.
+  two symbols, or over upper-case text with pieces of at most five letters.
+* Mandarin is pinyin: the initial, and the final with its tone (``ZH`` ``ONG4``). The finals are fixed pieces, and
+  beside phonemes the initials are too; so no syllable is ever unknown, be it in the training text or not.
 * Every printable ASCII character is a piece, and punctuation never joins another piece.
 """
 
@@ -34,9 +34,10 @@ FINALS = [
     *("I", "IA", "IAN", "IANG", "IAO", "IE", "IN", "ING", "IONG", "IU"),
     *("U", "UA", "UAI", "UAN", "UANG", "UE", "UI", "UN", "UO", "V", "VAN", "VE", "VN"),
 ]
+LONG_INITIALS = ["ZH", "CH", "SH"]
 TONES = "12345"
 PUNCTUATION = ("...", ",", ".", "!", "?", "'", "-")
-MAX_PIECE_LETTERS, MAX_PIECE_PHONEMES = 5, 3
+MAX_PIECE_LETTERS, MAX_PIECE_PHONEMES = 5, 2
 MAX_SENTENCES = 30_000
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def spelled(sentence: dict, config: TextConfig) -> str:
 def train_vocabulary(lines: Sequence[str], size: int, english: str = "letters") -> bytes:
     """The serialised SentencePiece model of ``size`` pieces for spelled-out ``lines``."""
     phonemes = english == "phonemes"
+    finals = [final + tone for final in FINALS for tone in TONES]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -62,7 +64,7 @@ def train_vocabulary(lines: Sequence[str], size: int, english: str = "letters") 
         bos_id=0,
         eos_id=1,
         unk_id=2,
-        user_defined_symbols=[*PUNCTUATION, *(final + tone for final in FINALS for tone in TONES)],
+        user_defined_symbols=[*PUNCTUATION, *(LONG_INITIALS if phonemes else ()), *finals],
         required_chars="".join(sorted(set(string.printable.upper()) - set(string.whitespace) - set(PUNCTUATION))),
         max_sentencepiece_length=MAX_PIECE_PHONEMES if phonemes else MAX_PIECE_LETTERS,
         split_by_unicode_script=not phonemes,  # a mark of stress belongs to its vowel

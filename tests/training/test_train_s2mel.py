@@ -323,6 +323,12 @@ def test_both_stages_run_resume_and_export(root: Path, monkeypatch: pytest.Monke
     changed = {key for key in second if not torch.equal(first[key], second[key])}
     assert {"gpt_layer.0.weight", "length_regulator.content_in_proj.weight"} <= changed
     log = (root / "s2mel.log").read_text()
+    (root / "s2mel_codes.safetensors").unlink()
+    run(monkeypatch, root, "--stage", "latents", "--init", str(root / "s2mel.safetensors"), "--peak-lr", "1e-9")
+    third = load_file(root / "s2mel.safetensors")
+    assert {key for key in third if not torch.allclose(second[key], third[key], atol=1e-6)} == {
+        key for key in third if key.startswith("gpt_layer.")
+    }
     assert "mel_l1_short" in log and "mel_l1_long" in log and "nan" not in log
 
 

@@ -6,7 +6,8 @@
 The first stage knows the codes only and can run beside the training of the language model; it writes
 ``OUT/s2mel_codes.safetensors``. The second goes on from there with the latents of the finished model in
 ``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. ``--init FILE`` lets either stage go on from earlier
-weights, the second with a new projection, since latents of another language model mean something else. Reads ``OUT/semantics``, the codec and the style vectors.
+weights, the second with a new projection, since latents of another language model mean something else.
+Reads ``OUT/semantics``, the codec and the style vectors.
 
 Conditional flow matching on straight paths: at time t the state is ``(1 - t) * noise + t * mel``, and the estimator
 learns the velocity ``mel - noise``. As at inference, the state is zero in the prompt's frames, whose mel is an input

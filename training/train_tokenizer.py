@@ -27,6 +27,7 @@ import sentencepiece
 
 from indextts.config import TextConfig, load_model_config
 from indextts.text.phonemes import clean
+from indextts.text.pinyin import to_pinyin
 from indextts.text.tokenizer import spell_out
 
 FINALS = [
@@ -47,7 +48,7 @@ def spelled(sentence: dict, config: TextConfig) -> str:
     """A sentence of the data as the vocabulary sees it: what ``TextTokenizer`` would make of its text."""
     if config.english == "phonemes" and sentence["language"] == "en":
         return clean(sentence["phonemes"])
-    return spell_out(sentence["text"], str, config.english)
+    return spell_out(to_pinyin(sentence["text"]), config.english)
 
 
 def train_vocabulary(lines: Sequence[str], size: int, english: str = "letters") -> bytes:

@@ -27,11 +27,11 @@ class TextStage:
         if max_tokens < 2:
             raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
         max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)
-        tokens = self.tokenizer.tokenize(text)
+        tokens, written = self.tokenizer.read(text)
         pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
         if not any(has_speech(piece) for piece in pieces):
             raise TextError(f"there is nothing to speak in the text {text[:80]!r}")
-        words = words_of(pieces, self.tokenizer.words(text))
+        words = words_of(pieces, written)
         return [
             Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)), tuple(own))
             for index, (piece, own) in enumerate(zip(pieces, words, strict=True))

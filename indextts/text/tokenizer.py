@@ -64,21 +64,23 @@ class TextTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Pieces of ``text``, ``▁`` marking the start of a word; none for an empty text."""
+        return self.read(text)[0]
+
+    def read(self, text: str) -> tuple[list[str], list[str]]:
+        """Pieces of ``text``, and the written words where the pieces are sounds; none where they can be read."""
         if not text:
-            return []
+            return [], []
         if self.chinese == "pinyin":
-            text = spell_out(text, self.normalizer, self.english)
-        elif len(text.strip()) > 1:  # a single character is looked up as it is, as the released model does it
+            written = to_pinyin(self.normalizer(text))
+            words = written.split() if self.english == "phonemes" else []
+            return self.pieces(spell_out(written, self.english)), words
+        if len(text.strip()) > 1:  # a single character is looked up as it is, as the released model does it
             text = split_cjk(self.normalizer(text))
-        return self.pieces(text)
+        return self.pieces(text), []
 
     def pieces(self, text: str) -> list[str]:
         """Pieces of a text that is spelled as the vocabulary wants it."""
         return self._vocabulary.encode(text, out_type=str)
-
-    def words(self, text: str) -> list[str]:
-        """The written words that ``tokenize`` spells by their sounds; none where tokens are readable themselves."""
-        return to_pinyin(self.normalizer(text)).split() if self.english == "phonemes" else []
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
         """Vocabulary ids of pieces; unknown ones get ``unknown_id`` and are named in the log."""
@@ -97,9 +99,8 @@ class TextTokenizer:
         return join_cjk(self._vocabulary.decode(list(ids)), lower)
 
 
-def spell_out(text: str, normalizer: Callable[[str], str], english: str = "letters") -> str:
-    """What a "pinyin" vocabulary is trained on and sees: normalised, in pinyin, upper-case letters or phonemes."""
-    text = to_pinyin(normalizer(text))
+def spell_out(text: str, english: str = "letters") -> str:
+    """What a "pinyin" vocabulary is trained on and sees of normalised text in pinyin: capitals or phonemes."""
     return to_phonemes(text) if english == "phonemes" else split_cjk(text)
 
 

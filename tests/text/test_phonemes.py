@@ -19,7 +19,7 @@ TEXTS = ("The old dog sleeps in the sun.", "My train leaves at seven, does it?",
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     path = tmp_path_factory.mktemp("vocabulary") / "bpe.model"
-    path.write_bytes(train_vocabulary([to_phonemes(text) for text in TEXTS] * 20, 350, "phonemes"))
+    path.write_bytes(train_vocabulary([to_phonemes(text) for text in TEXTS] * 20, 330, "phonemes"))
     return TextTokenizer(path, str, chinese="pinyin", english="phonemes")
 
 

@@ -73,10 +73,16 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
 
         backend = GraphBackend(models.gpt)
         entries.append(AccelerationEntry("cuda-graph", "on", "decoding by CUDA graphs"))
+    fused = config.cuda_kernel and on_cuda
+    if fused:
+        from indextts.accel.fused_snake import apply_fused_snake
+
+        apply_fused_snake(models.vocoder)
+        entries.append(AccelerationEntry("cuda-kernel", "on", "fused activation of the vocoder"))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
     graphs_missing = "not together with --deepspeed in this version" if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
-        ("cuda-kernel", config.cuda_kernel, missing),
+        ("cuda-kernel", config.cuda_kernel and not fused, missing),
         ("cuda-graph", config.cuda_graph and not graphed, graphs_missing),
         ("cpu-offload", config.cpu_offload, missing),
         ("ds-tp-size", config.ds_tp_size > 1, NO_TENSOR_PARALLEL),

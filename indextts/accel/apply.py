@@ -58,21 +58,17 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     if config.ds_tp_size > 1:
         check_tensor_parallel(config.ds_tp_size, models.config.gpt.heads, torch.cuda.device_count() if on_cuda else 0)
     entries = [_precision(models, config, on_cuda)]
-    backend: DecodeBackend = EagerBackend(models.gpt)
+    graphed = on_cuda and (config.deepspeed if config.cuda_graph is None else config.cuda_graph)
+    backend = _backend(models, ds_config, graphed)
     if ds_config is not None:
-        from indextts.accel.deepspeed import DeepSpeedBackend
-
-        backend = DeepSpeedBackend(models.gpt, ds_config)
         entries.append(AccelerationEntry("deepspeed", "on", "decoding through deepspeed.init_inference"))
         entries += _without_effect(ds_config)
     else:
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
-    graphed = config.cuda_graph and on_cuda and not config.deepspeed
     if graphed:
-        from indextts.decoding.graphs import GraphBackend
-
-        backend = GraphBackend(models.gpt)
-        entries.append(AccelerationEntry("cuda-graph", "on", "decoding by CUDA graphs"))
+        asked = "on" if config.cuda_graph else "with deepspeed"
+        whose = "DeepSpeed's CUDA graphs" if config.deepspeed else "CUDA graphs"
+        entries.append(AccelerationEntry("cuda-graph", asked, f"decoding by {whose}"))
     fused = config.cuda_kernel and on_cuda
     if fused:
         from indextts.accel.fused_snake import apply_fused_snake
@@ -80,10 +76,9 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         apply_fused_snake(models.vocoder)
         entries.append(AccelerationEntry("cuda-kernel", "on", "fused activation of the vocoder"))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
-    graphs_missing = "not together with --deepspeed in this version" if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
         ("cuda-kernel", config.cuda_kernel and not fused, missing),
-        ("cuda-graph", config.cuda_graph and not graphed, graphs_missing),
+        ("cuda-graph", config.cuda_graph and not graphed, NEEDS_CUDA),
         ("cpu-offload", config.cpu_offload, missing),
         ("ds-tp-size", config.ds_tp_size > 1, NO_TENSOR_PARALLEL),
     ):
@@ -94,6 +89,23 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     if refused and config.strict:
         raise UnsupportedOption("; ".join(f"--{entry.option}: {entry.reason}" for entry in refused))
     return backend, report
+
+
+def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool) -> DecodeBackend:
+    """What decoding runs on: as it comes or as graphs, inside DeepSpeed or not."""
+    if ds_config is None and not graphed:
+        return EagerBackend(models.gpt)
+    if ds_config is None:
+        from indextts.decoding.graphs import GraphBackend
+
+        return GraphBackend(models.gpt)
+    from indextts.accel.deepspeed import DeepSpeedBackend, DeepSpeedCapture
+
+    if not graphed:
+        return DeepSpeedBackend(models.gpt, ds_config)
+    from indextts.decoding.graphs import GraphBackend
+
+    return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config))
 
 
 def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:

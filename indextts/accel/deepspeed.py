@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
 
 from indextts.accel.ds_config import DeepSpeedConfig, load_ds_config
 from indextts.decoding.backend import DecodeStep, EagerBackend
+from indextts.decoding.graphs import Replay
 from indextts.decoding.kv_cache import KVCache
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 
-__all__ = ["DeepSpeedBackend", "load_ds_config"]
+if TYPE_CHECKING:
+    from deepspeed.inference.engine import InferenceEngine
+
+__all__ = ["DeepSpeedBackend", "DeepSpeedCapture", "load_ds_config"]
 
 
 class DeepSpeedBackend(EagerBackend):
@@ -23,17 +32,9 @@ class DeepSpeedBackend(EagerBackend):
             ConfigError: DeepSpeed refuses the arguments.
         """
         super().__init__(model)
-        try:
-            import deepspeed
-        except ImportError as error:
-            raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
         # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_use_cache`).
         step = DecodeStep(model, self._new_cache(segments=1, capacity=1))
-        try:
-            self.engine = deepspeed.init_inference(step, config={**ds_config.arguments(), "dtype": model.dtype})
-        except ValueError as error:  # pydantic's errors, which have several lines, are among them
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{ds_config.path}: DeepSpeed refuses these settings: {reason}") from error
+        self.engine = _init_inference(step, ds_config, model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:
         assert isinstance(self.engine.module, DecodeStep)
@@ -42,3 +43,70 @@ class DeepSpeedBackend(EagerBackend):
     def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
         """``DecodeStep`` inside the DeepSpeed engine."""
         return self.engine(codes, position, slots, bias)
+
+
+class DeepSpeedCapture:
+    """Captures decode steps as ``enable_cuda_graph`` does, for `indextts.decoding.graphs.GraphBackend`.
+
+    An engine of DeepSpeed has one graph for one shape. So each shape gets an engine of its own around the whole step of
+    model and search; all of them share the weights.
+    """
+
+    def __init__(self, model: UnifiedVoice, ds_config: DeepSpeedConfig) -> None:
+        """
+        Raises:
+            UnsupportedOption: DeepSpeed cannot be imported.
+        """
+        self.model, self.ds_config = model, ds_config
+        self.signal = torch.zeros(1, device=model.mel_head.weight.device)  # what an engine is called with
+        _deepspeed()
+
+    def __call__(self, step: Callable[[], None], set_back: Callable[[], None]) -> Replay:
+        """See `indextts.decoding.graphs.Capture`.
+
+        Raises:
+            ConfigError: DeepSpeed refuses the arguments.
+        """
+        module = _WholeStep(self.model, step, set_back)
+        engine = _init_inference(module, self.ds_config, self.model.dtype, enable_cuda_graph=True)
+        engine(self.signal)  # warms up, captures, and runs the step once
+        module.set_back = None
+        set_back()
+        return partial(engine, self.signal)
+
+
+class _WholeStep(nn.Module):
+    """A step that works on tensors of its own, as a module of which DeepSpeed sees the weights.
+
+    While there is a ``set_back``, it is called after each step that is not part of a capture: DeepSpeed warms up by
+    running the module several times, and each of these runs has to find the place that the first one found.
+    """
+
+    def __init__(self, model: UnifiedVoice, step: Callable[[], None], set_back: Callable[[], None]) -> None:
+        super().__init__()
+        self.model, self.step = model, step
+        self.set_back: Callable[[], None] | None = set_back
+
+    def forward(self, signal: Tensor) -> Tensor:
+        self.step()
+        if self.set_back is not None and not (signal.is_cuda and torch.cuda.is_current_stream_capturing()):
+            self.set_back()
+        return signal
+
+
+def _deepspeed() -> Any:
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
+    return deepspeed
+
+
+def _init_inference(
+    module: nn.Module, ds_config: DeepSpeedConfig, dtype: torch.dtype, **arguments: Any
+) -> InferenceEngine:
+    try:
+        return _deepspeed().init_inference(module, config={**ds_config.arguments(), "dtype": dtype, **arguments})
+    except ValueError as error:  # pydantic's errors, which have several lines, are among them
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{ds_config.path}: DeepSpeed refuses these settings: {reason}") from error

@@ -99,13 +99,15 @@ class DeepSpeedConfig:
         for option in ("fp16", "bf16", "cuda_graph"):
             if getattr(config, option) and getattr(self, option) is False:
                 raise self._contradiction(f"--{option.replace('_', '-')}", option)
+        if config.cuda_graph is False and self.cuda_graph:
+            raise self._contradiction("--cuda-graph false", "cuda_graph")
         if self.ds_tp_size is not None and config.ds_tp_size not in (1, self.ds_tp_size):
             raise self._contradiction(f"--ds-tp-size {config.ds_tp_size}", "ds_tp_size")
         return dataclasses.replace(
             config,
             fp16=config.fp16 or bool(self.fp16),
             bf16=config.bf16 or bool(self.bf16),
-            cuda_graph=config.cuda_graph or bool(self.cuda_graph),
+            cuda_graph=self.cuda_graph if config.cuda_graph is None else config.cuda_graph,
             ds_tp_size=self.ds_tp_size or config.ds_tp_size,
         )
 
@@ -115,8 +117,8 @@ class DeepSpeedConfig:
     def arguments(self) -> dict[str, Any]:
         """Arguments of ``deepspeed.init_inference``, but for the precision, which is the model's own.
 
-        Tensor parallelism and graphs stay off: the model is not split yet, and an engine of DeepSpeed captures a
-        single shape, while each step here may have another. `indextts.accel.apply` reports both.
+        Tensor parallelism stays off: the model is not split yet, which `indextts.accel.apply` reports. Graphs are
+        for `indextts.accel.deepspeed.DeepSpeedCapture` to ask for: an engine of DeepSpeed captures a single shape.
         """
         arguments: dict[str, Any] = {
             "replace_with_kernel_inject": False,

@@ -55,7 +55,10 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--ds-tp-size", type=at_least_one, default=1, metavar="N", help="GPUs to split the model over (1)"
     )
     speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
-    speed.add_argument("--cuda-graph", action="store_true", help="replay decode steps as CUDA graphs")
+    speed.add_argument(
+        "--cuda-graph", type=true_or_false, nargs="?", const=True, metavar="true|false",
+        help="replay decode steps as CUDA graphs (true with --deepspeed on CUDA, else false)",
+    )  # fmt: skip
     speed.add_argument("--cpu-offload", action="store_true", help="keep networks in main memory while they rest")
     speed.add_argument("--batch-size", type=at_least_one, default=1, metavar="N", help="segments spoken at once (1)")
     speed.add_argument(
@@ -108,6 +111,13 @@ def at_least_one(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
     return int(text)
+
+
+def true_or_false(text: str) -> bool:
+    """A switch that is spelled out."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
 
 
 def port_number(text: str) -> int:

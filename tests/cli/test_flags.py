@@ -85,3 +85,12 @@ def test_a_deepspeed_configuration_against_a_flag_is_one_line(
     assert stopped.value.code == EXIT_USAGE
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"--fp16 contradicts {settings}, where fp16.enabled is false" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [([], None), (["--cuda-graph"], True), (["--cuda-graph", "false"], False)]
+)
+def test_the_graphs_switch_has_three_states(words: list[str], expected: bool | None) -> None:
+    parser = Parser("program")
+    add_engine_flags(parser)
+    assert engine_config(parser.parse_args(words), parser).cuda_graph is expected

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from indextts.accel.deepspeed import DeepSpeedCapture, load_ds_config
 from indextts.config import SamplingParams
 from indextts.decoding import graphs
 from indextts.decoding.backend import EagerBackend
@@ -142,6 +143,21 @@ def test_graphs_are_used_again_and_bounded_in_number(
     assert len(backend.stands) <= 2
 
 
+@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.usefixtures("small_graphs")
+@pytest.mark.parametrize("options", [OPTIONS[1], OPTIONS[5]])
+def test_steps_in_deepspeed_equal_eager_ones(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], options: dict[str, Any]
+) -> None:
+    """On the CPU, DeepSpeed runs each step instead of replaying it."""
+    params = SamplingParams(max_mel_tokens=30, **options)
+    prefix = model.prefix(*conds, *texts())
+    deepspeed = GraphBackend(model, DeepSpeedCapture(model, load_ds_config(None)))
+    for seed in range(2):
+        expected = decode(EagerBackend(model), prefix, params, seed, 1)
+        assert_equal(decode(deepspeed, prefix, params, seed, 8), expected)
+
+
 def test_what_cannot_be_captured_is_an_error(
     model: UnifiedVoice, conds: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +176,7 @@ def test_what_cannot_be_captured_is_an_error(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
 @pytest.mark.parametrize("options", OPTIONS)
 def test_cuda_graphs_equal_eager_steps(
     model: UnifiedVoice, conds: tuple[Tensor, Tensor], options: dict[str, Any]
@@ -168,9 +185,9 @@ def test_cuda_graphs_equal_eager_steps(
     params = SamplingParams(max_mel_tokens=30, **options)
     model.cuda()
     try:
-        graphed = GraphBackend(model)
-        for seed in range(3):
-            expected = decode(EagerBackend(model), prefix, params, seed, 1)  # type: ignore[arg-type]
-            assert_equal(decode(graphed, prefix, params, seed, 8), expected)  # type: ignore[arg-type]
+        for graphed in (GraphBackend(model), GraphBackend(model, DeepSpeedCapture(model, load_ds_config(None)))):
+            for seed in range(3):
+                expected = decode(EagerBackend(model), prefix, params, seed, 1)  # type: ignore[arg-type]
+                assert_equal(decode(graphed, prefix, params, seed, 8), expected)  # type: ignore[arg-type]
     finally:
         model.cpu()

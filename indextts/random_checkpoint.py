@@ -41,7 +41,7 @@ def write_random_checkpoint(folder: Path, size: str, seed: int = 0) -> Path:
     """Write a model that loads, of random weights, into a new or an empty folder.
 
     Args:
-        size: One of ``indextts.random_weights.SIZES``; "full" takes 6.5 GB of disk.
+        size: One of ``indextts.random_weights.SIZES``; "full" takes 6.7 GB of disk.
         seed: The same seed gives the same files.
 
     Returns:

@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new or an empty folder")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", choices=SIZES, default="full", help="full is as released, and takes 6.5 GB (full)")
+    size.add_argument("--size", choices=SIZES, default="full", help="full is as released, and takes 6.7 GB (full)")
     size.add_argument("--full", action="store_const", const="full", dest="size", help="the same as --size full")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="the same seed, the same files (0)")
     parser.set_defaults(run=run)

@@ -13,9 +13,9 @@ import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from indextts.config import ModelConfig, load_model_config
 from indextts.errors import CheckpointError
+from indextts.manifest import record, write_manifest
 from indextts.models.weight_norm import unfold_plain_weights
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,13 @@ AUXILIARY: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
 }
 
-DOWNLOAD_HINT = "run `indextts download` for how to get the official IndexTTS-2 files"
+DOWNLOAD_HINT = "`indextts download` fetches the official IndexTTS-2 files"
+
+# What reading a damaged or a hostile file can end in.
+UNREADABLE = (
+    OSError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, MemoryError,
+    SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
 
 # Buffers whose values follow from the configuration: a file may carry them or not.
 DETERMINISTIC_BUFFERS = (
@@ -78,6 +85,12 @@ class ModelFiles:
     qwen_emotion: Path
     glossary: Path
     bundled: bool
+
+    def paths(self) -> list[Path]:
+        """Every file that loading reads, those of the emotion model included, if it is there."""
+        files = [getattr(self, field.name) for field in fields(self) if field.name not in ("root", "bundled")]
+        emotion = self.qwen_emotion.rglob("*") if self.qwen_emotion.is_dir() else ()
+        return [path for path in (*files, *sorted(emotion)) if path.is_file() and path != self.glossary]
 
 
 def resolve_model_dir(model_dir: Path) -> tuple[Path, bool]:
@@ -135,6 +148,12 @@ def locate(
     return config, ModelFiles(root=root, config_path=config_file, bundled=bundled, **paths, **optional)
 
 
+def record_files(files: ModelFiles, source: str = "the files as they were") -> Path:
+    """Write the manifest of a model that is there; files outside its folder are not in it."""
+    paths = [path for path in files.paths() if path.is_relative_to(files.root)]
+    return write_manifest(files.root, {p.relative_to(files.root).as_posix(): record(p) for p in paths}, source)
+
+
 def _find_auxiliary(root: Path, key: str) -> Path:
     """An auxiliary model file: below ``hf_cache/``, else in a hub cache, else where it should be."""
     repo, remote, names = AUXILIARY[key]
@@ -162,19 +181,45 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            tensors = dict(_flatten(content))
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"cannot read the model file {path}: {error}") from error
-    return _expand_int8(tensors)
+            is_archive = zipfile.is_zipfile(path)
+            if is_archive:
+                _refuse_zip_bomb(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+            tensors = dict(_flatten(content, "", set()))
+        _refuse_odd_tensors(tensors)
+        return _expand_int8(tensors)
+    except UNREADABLE as error:
+        raise CheckpointError(f"cannot read the model file {path}: {error!s:.1000}") from error
 
 
-def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _refuse_zip_bomb(path: Path) -> None:
+    """torch stores uncompressed, so the members of an honest file are together smaller than it is."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked_bytes = sum(member.file_size for member in archive.infolist())
+    if unpacked_bytes > path.stat().st_size:
+        raise ValueError(
+            f"its {path.stat().st_size} bytes unpack to {unpacked_bytes}, and PyTorch packs nothing: "
+            "this is not a file of torch.save"
+        )
+
+
+def _flatten(value: object, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield prefix, value
     elif isinstance(value, Mapping):
+        if id(value) in seen:  # a few dicts that hold each other many times over would be endless
+            raise ValueError(f"the same mapping is in it more than once, again as {prefix!r}")
+        seen.add(id(value))
         for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key), seen)
+
+
+def _refuse_odd_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """A pickle may also hold tensors without values, sparse ones, and views larger than what is stored."""
+    for key, value in tensors.items():
+        is_plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not is_plain or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{key or 'its tensor'} {list(value.shape)} is not stored as plain numbers")
 
 
 def _expand_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,6 +227,8 @@ def _expand_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     result = {}
     for key, value in tensors.items():
         if value.dtype == torch.int8 and (scale := tensors.get(f"{key}.scale")) is not None:
+            if not value.ndim or scale.numel() != len(value):
+                raise ValueError(f"{key} {list(value.shape)} has scales {list(scale.shape)}: one per row is right")
             result[key] = value.float() * scale.float().reshape(-1, *[1] * (value.ndim - 1))
         elif not (key.endswith(".scale") and tensors.get(key.removesuffix(".scale"), value).dtype == torch.int8):
             result[key] = value
@@ -226,7 +273,7 @@ def load_strictly(
         ignored: Patterns of keys that a file may carry and the network does not use.
 
     Raises:
-        CheckpointError: listing all missing, unexpected and mis-shaped tensors.
+        CheckpointError: listing all missing, unexpected and mis-shaped tensors, or those with NaN.
     """
     expected = module.state_dict()
     tensors = unfold_plain_weights(tensors, expected)
@@ -238,18 +285,37 @@ def load_strictly(
     for key, value in expected.items():
         if key not in given and not value.is_meta and _matches(key, DETERMINISTIC_BUFFERS):
             given[key] = value
-    problems = [f"missing {key} {list(value.shape)}" for key, value in expected.items() if key not in given]
-    problems += [f"unexpected {key} {list(value.shape)}" for key, value in given.items() if key not in expected]
-    problems += [
-        f"{key} has shape {list(given[key].shape)}, the configuration needs {list(value.shape)}"
-        for key, value in expected.items()
-        if key in given and given[key].shape != value.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+    problems = {
+        "missing": [f"{key} {list(value.shape)}" for key, value in expected.items() if key not in given],
+        "unexpected": [f"{key} {list(value.shape)}" for key, value in given.items() if key not in expected],
+        "different": [
+            f"{key} has shape {list(given[key].shape)}, the configuration needs {list(value.shape)}"
+            for key, value in expected.items()
+            if key in given and given[key].shape != value.shape
+        ],
+        "of another kind": [
+            f"{key} is of {given[key].dtype}, the network of {value.dtype}"
+            for key, value in expected.items()
+            if key in given and given[key].is_floating_point() != value.is_floating_point()
+        ],
+    }
+    if any(problems.values()):
+        shown = "; ".join(f"{len(found)} {kind}: {_first(found)}" for kind, found in problems.items() if found)
         raise CheckpointError(f"{path} does not fit the network: {shown}")
+    if broken := [key for key, value in given.items() if not all_finite(value)]:
+        raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in {_first(broken)}")
     as_float = {k: v.float() if v.is_floating_point() else v for k, v in given.items()}
     module.load_state_dict(as_float, strict=True, assign=True)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number is NaN or infinite. The sum tells it in one pass, unless it overflows by itself."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def _first(items: Sequence[str], limit: int = 12) -> str:
+    """The first of many: a file of another model has hundreds of misfits, which nobody reads."""
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

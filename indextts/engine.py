@@ -23,7 +23,7 @@ from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import EmotionTables, QwenEmotion
 from indextts.errors import Cancelled, SynthesisError
-from indextts.loading import Models, load_models
+from indextts.loading import Models, check_vocabulary, load_models
 from indextts.stages.conditioning import ConditioningStage
 from indextts.stages.s2mel import S2MelStage
 from indextts.stages.speech import SpeechStage
@@ -90,6 +90,7 @@ class Engine:
         models = load_models(model_config, files, resolve_device(config.device))
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
+        check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)
         qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
         return cls.assemble(config, files, models, tokenizer, qwen)
 

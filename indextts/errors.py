@@ -13,6 +13,10 @@ class CheckpointError(IndexTTSError):
     """Model files are missing, damaged, or do not fit the configured network."""
 
 
+class DownloadError(CheckpointError):
+    """Model files cannot be fetched: the hub is out of reach, refuses, or sends something else than it announces."""
+
+
 class AudioError(IndexTTSError):
     """A recording cannot be read, or is unusable as a prompt."""
 

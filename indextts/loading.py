@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from indextts.checkpoints import ModelFiles, load_strictly, read_tensors, section, without_allocating
+from indextts.checkpoints import ModelFiles, all_finite, load_strictly, read_tensors, section, without_allocating
 from indextts.config import ModelConfig
 from indextts.errors import CheckpointError
 from indextts.models import s2mel as s2mel_module
@@ -77,21 +78,56 @@ def load_models(config: ModelConfig, files: ModelFiles, device: torch.device) ->
 
 
 def fill(nets: dict[str, nn.Module], config: ModelConfig, files: ModelFiles) -> None:
-    """Load the official or the bundled files into empty networks (spec 2.3)."""
-    encoder = read_tensors(files.w2v_bert)
-    stats = read_tensors(files.w2v_stat)
-    if missing := {"mean", "var"} - set(stats):
-        raise CheckpointError(f"{files.w2v_stat} has no {' and no '.join(sorted(missing))}")
+    """Load the official or the bundled files into empty networks (spec 2.3).
+
+    Raises:
+        CheckpointError: what is wrong with all of the files, not with the first alone.
+    """
     unused_layers = tuple(f"encoder.layers.{n}.*" for n in range(config.w2v_bert.output_layer, 64))
-    load_strictly(nets["semantic_encoder"], encoder | stats, files.w2v_bert, unused_layers)
-    codec = read_tensors(files.semantic_codec)
-    load_strictly(nets["semantic_codec"], codec, files.semantic_codec, codec_module.UNUSED_KEYS)
-    load_strictly(nets["style_encoder"], read_tensors(files.campplus), files.campplus)
-    load_strictly(nets["gpt"], section(read_tensors(files.gpt), "model"), files.gpt)
-    net = section(read_tensors(files.s2mel), "net")
-    net = {key.replace(".module.", ".", 1): value for key, value in net.items()}
-    load_strictly(nets["s2mel"], net, files.s2mel, s2mel_module.UNUSED_KEYS)
-    load_strictly(nets["vocoder"], section(read_tensors(files.bigvgan), "generator"), files.bigvgan)
+    sources: dict[str, tuple[Path, Callable[[], dict[str, Tensor]], tuple[str, ...]]] = {
+        "semantic_encoder": (
+            files.w2v_bert, lambda: read_tensors(files.w2v_bert) | _statistics(files.w2v_stat), unused_layers,
+        ),
+        "semantic_codec": (
+            files.semantic_codec, lambda: read_tensors(files.semantic_codec), codec_module.UNUSED_KEYS,
+        ),
+        "style_encoder": (files.campplus, lambda: read_tensors(files.campplus), ()),
+        "gpt": (files.gpt, lambda: section(read_tensors(files.gpt), "model"), ()),
+        "s2mel": (files.s2mel, lambda: _s2mel_tensors(files.s2mel), s2mel_module.UNUSED_KEYS),
+        "vocoder": (files.bigvgan, lambda: section(read_tensors(files.bigvgan), "generator"), ()),
+    }  # fmt: skip
+    problems = []
+    for name, (path, read, ignored) in sources.items():
+        try:
+            load_strictly(nets[name], read(), path, ignored)
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError("; ".join(problems))
+
+
+def _statistics(path: Path) -> dict[str, Tensor]:
+    stats = read_tensors(path)
+    if set(stats) != {"mean", "var"}:
+        raise CheckpointError(f"{path} should hold mean and var, not {', '.join(sorted(stats)[:10]) or 'nothing'}")
+    return stats
+
+
+def _s2mel_tensors(path: Path) -> dict[str, Tensor]:
+    tensors = section(read_tensors(path), "net")
+    return {key.replace(".module.", ".", 1): value for key, value in tensors.items()}
+
+
+def check_vocabulary(size: int, config: ModelConfig, path: Path) -> None:
+    """Whether the language model knows every token of the vocabulary; else its ids would point outside the network.
+
+    Raises:
+        CheckpointError: it does not, so the file is another model's.
+    """
+    if size > config.gpt.number_text_tokens:
+        raise CheckpointError(
+            f"{path} has {size} tokens and the language model {config.gpt.number_text_tokens}: they are of two models"
+        )
 
 
 def _table(path: Path, rows: int, columns: int) -> Tensor:
@@ -99,5 +135,8 @@ def _table(path: Path, rows: int, columns: int) -> Tensor:
     tensors = list(read_tensors(path).values())
     if len(tensors) != 1 or tuple(tensors[0].shape) != (rows, columns):
         shapes = [list(t.shape) for t in tensors]
-        raise CheckpointError(f"{path} should hold one matrix [{rows}, {columns}], not {shapes}")
-    return tensors[0].float()
+        raise CheckpointError(f"{path} should hold one matrix [{rows}, {columns}], not {shapes[:5]}")
+    table = tensors[0].float()
+    if not all_finite(table):
+        raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in it")
+    return table

@@ -17,14 +17,14 @@ PACKAGE = ROOT / "indextts"
 LAYERS = (
     ("errors",),
     ("config",),
-    ("types", "turns"),
-    ("audio", "text", "models"),
+    ("types", "turns", "manifest"),
+    ("audio", "text", "models", "hub"),
     ("decoding", "checkpoints", "emotion"),
     ("loading",),
     ("stages", "accel"),
     ("engine",),
     ("random_weights",),
-    ("bench",),
+    ("bench", "checks", "random_checkpoint"),
     ("infer_v2", "cli", "webui"),
 )
 BELOW = {part: {p for row in LAYERS[:level] for p in row} for level, row in enumerate(LAYERS) for part in row}

@@ -1,4 +1,4 @@
-"""Which accelerators PyTorch sees and which model would run: the same as ``indextts check``."""
+"""Whether this machine and its model files are fit to speak: the same as ``indextts check``, with the same flags."""
 
 from __future__ import annotations
 

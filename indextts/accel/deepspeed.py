@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,37 @@ from indextts.models.gpt import UnifiedVoice
 if TYPE_CHECKING:
     from deepspeed.inference.engine import InferenceEngine
 
-__all__ = ["DeepSpeedBackend", "DeepSpeedCapture", "load_ds_config"]
+__all__ = ["DeepSpeedBackend", "DeepSpeedCapture", "OpState", "load_ds_config", "op_states"]
+
+
+@dataclass(frozen=True)
+class OpState:
+    """One of DeepSpeed's own kernels: whether it was built with the package, and whether it could be built here."""
+
+    name: str
+    is_installed: bool
+    can_be_built: bool
+
+
+def op_states() -> tuple[OpState, ...]:
+    """The kernels that DeepSpeed has for the accelerator it finds here, as ``ds_report`` tells them.
+
+    Raises:
+        UnsupportedOption: DeepSpeed cannot be imported.
+    """
+    with redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, where results go
+        try:
+            from deepspeed.git_version_info import installed_ops
+            from deepspeed.ops.op_builder.all_ops import ALL_OPS
+            from deepspeed.ops.op_builder.builder import probe_is_compatible
+        except Exception as error:  # it probes compilers and drivers as it is imported, and fails in as many ways
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UnsupportedOption(f"DeepSpeed cannot be imported: {reason}") from error
+        return tuple(
+            OpState(name, bool(installed_ops.get(name)), bool(probe_is_compatible(builder)))
+            for name, builder in sorted(ALL_OPS.items())
+            if name != "deepspeed_not_implemented"  # stands for what an accelerator lacks
+        )
 
 
 class DeepSpeedBackend(EagerBackend):
@@ -95,10 +128,11 @@ class _WholeStep(nn.Module):
 
 
 def _deepspeed() -> Any:
-    try:
-        import deepspeed
-    except ImportError as error:
-        raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
+    with redirect_stdout(sys.stderr):  # DeepSpeed logs to what stdout is as it is imported, and there results go
+        try:
+            import deepspeed
+        except ImportError as error:
+            raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
     return deepspeed
 
 

@@ -1,100 +1,122 @@
-"""``indextts check``: what this machine has and which model would run."""
+"""``indextts check``: everything that a deployment needs, tried."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
+import dataclasses
 import json
-import platform
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 from indextts import __version__
-from indextts.cli.output import fail, say
-from indextts.errors import IndexTTSError
+from indextts.cli.flags import device_name
+from indextts.cli.logs import setup_logging
+from indextts.cli.output import say
 
-EXIT_MISSING, EXIT_RUNTIME = 2, 3
+EXIT_FAILED = 1
+SIGNS = {"ok": "[ ok ]", "note": "[note]", "failed": "[FAIL]"}
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("check", help="what this machine has and which model would run")
+    parser = commands.add_parser(
+        "check", help="try everything that a deployment needs, and say what to do about what fails",
+        description="Python, PyTorch, driver and GPUs, DeepSpeed, compilers, disk, every model file, and a sentence "
+        "spoken. The exit code is 0 if nothing failed, else 1; a note is no failure.",
+    )  # fmt: skip
     parser.add_argument("--model-dir", type=Path, default=Path("checkpoints"), metavar="DIR", help="(checkpoints)")
+    parser.add_argument("--device", type=device_name, metavar="NAME", help="to speak on (the best there is)")
+    parser.add_argument("--deepspeed", action="store_true", help="DeepSpeed must be there, and is spoken through")
+    parser.add_argument("--no-synthesis", action="store_true", help="do not load the model and speak")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--verbose", action="store_true", help="detailed log, and tracebacks of errors")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 2 if no model would load, 3 if PyTorch is not usable."""
-    runtime = {"indextts": __version__, "python": platform.python_version(), **check_torch()}
-    model = check_model(args.model_dir) if runtime["torch"] else {"error": "not looked at, PyTorch is missing"}
-    found = {**runtime, "deepspeed": package_version("deepspeed"), "model": model}
-    if args.json:
-        say(json.dumps(found, indent=2))
-    else:
-        for line in as_lines(found):
-            say(line)
-    if not runtime["torch"]:
-        return fail(f"PyTorch cannot be used: {runtime['torch_error']}", EXIT_RUNTIME)
-    if "error" in model:
-        return fail(model["error"], EXIT_MISSING)
-    return 0
+    """Print the findings; 1 if anything failed."""
+    setup_logging(args.verbose, logging.ERROR)  # what runs and what does not stands in the list
+    found = gather(args)
+    say(json.dumps(found, indent=2) if args.json else as_text(found))
+    return 0 if found["ok"] else EXIT_FAILED
 
 
-def check_torch() -> dict[str, Any]:
-    """PyTorch's version and the devices of each of its back ends; ``torch`` is None if it cannot be imported."""
-    try:
-        import torch
-    except Exception as error:  # a broken installation fails in many ways, and telling so is the purpose here
-        return {"torch": None, "torch_error": f"{type(error).__name__}: {error}", "devices": {}}
-    devices: dict[str, list[str]] = {}
-    if torch.cuda.is_available():
-        devices["cuda"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if hasattr(torch, "xpu") and torch.xpu.is_available():
-        devices["xpu"] = [torch.xpu.get_device_name(i) for i in range(torch.xpu.device_count())]
-    if torch.backends.mps.is_available():
-        devices["mps"] = ["Apple GPU"]
-    return {"torch": torch.__version__, "torch_cuda_build": torch.version.cuda, "devices": devices}
+def gather(args: argparse.Namespace) -> dict[str, Any]:
+    """All findings, as plain data. Without PyTorch, nothing else can be tried."""
+    from indextts.checks.machine import check_disk, check_python, check_torch
 
-
-def package_version(name: str) -> str | None:
-    """The version of an installed package, without importing it; None if it is absent."""
-    if importlib.util.find_spec(name) is None:
-        return None
-    return importlib.metadata.version(name)
-
-
-def check_model(model_dir: Path) -> dict[str, Any]:
-    """Which model would be loaded from ``model_dir``, or what keeps it from loading."""
-    from indextts.checkpoints import locate
-
-    try:
-        config, files = locate(model_dir)
-    except IndexTTSError as error:
-        return {"error": str(error)}
+    checks, ops, files = [check_python(), check_torch(), check_disk(args.model_dir)], (), ()
+    if sys.modules.get("torch"):  # of a wrong version, maybe, but there
+        more, ops, files = gather_with_torch(args)
+        checks += more
     return {
-        "folder": str(files.root),
-        "bundled": files.bundled,
-        "version": config.version,
-        "emotion_from_text": files.qwen_emotion.is_dir(),
+        "indextts": __version__,
+        "ok": all(check.state != "failed" for check in checks),
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "deepspeed_ops": [dataclasses.asdict(op) for op in ops],
+        "model_files": [dataclasses.asdict(file) for file in files],
     }
 
 
-def as_lines(found: dict[str, Any]) -> list[str]:
+def gather_with_torch(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, ...], tuple[Any, ...]]:
+    """The checks, DeepSpeed's kernels and the model files."""
+    from indextts.checks.deepspeed import check_deepspeed
+    from indextts.checks.machine import check_compilers, check_cuda, check_other_gpus, gather_cuda
+    from indextts.checks.model import check_model, gather_model, weight_bytes
+    from indextts.config import EngineConfig
+
+    model, cuda = gather_model(args.model_dir), gather_cuda()
+    deepspeed, ops = check_deepspeed(args.deepspeed)
+    checks = [
+        *check_cuda(cuda, weight_bytes(model.config) if model.config else None),
+        *check_other_gpus(),
+        deepspeed,
+        *check_compilers(cuda.is_available),
+        *check_model(model),
+    ]
+    if model.config is not None and not args.no_synthesis:
+        from indextts.checks.speech import check_speech
+
+        config = EngineConfig(args.model_dir, device=args.device, deepspeed=args.deepspeed, qwen_emotion=False)
+        checks.append(check_speech(config))
+    return checks, ops, model.files
+
+
+def as_text(found: dict[str, Any]) -> str:
     """The findings for people."""
-    names = {"cuda": "NVIDIA CUDA / AMD ROCm", "xpu": "Intel XPU", "mps": "Apple MPS"}
-    lines = [f"indextts {found['indextts']}, Python {found['python']}, PyTorch {found['torch'] or 'not usable'}"]
-    for backend, name in names.items():
-        devices = found["devices"].get(backend, [])
-        lines.append(f"{name}: {', '.join(devices) if devices else 'none'}")
-    lines.append(f"DeepSpeed: {found['deepspeed'] or 'not installed'}")
-    model = found["model"]
-    if "error" in model:
-        lines.append("model: none that can be loaded")
-    else:
-        kind = "the bundled small voice" if model["bundled"] else f"IndexTTS-{model['version']:g}"
-        lines.append(f"model: {kind} in {model['folder']}")
-        qwen = "available" if model["emotion_from_text"] else "not available (no Qwen emotion model)"
-        lines.append(f"emotion from a description: {qwen}")
-    lines.append("hardware acceleration ready" if found["devices"] else "CPU mode")
-    return lines
+    lines = [f"indextts {found['indextts']}"]
+    width = max(len(check["name"]) for check in found["checks"])
+    for check in found["checks"]:
+        lines.append(f"{SIGNS[check['state']]} {check['name']:<{width}}  {check['found']}")
+        if check["advice"]:
+            lines.append(f"{'':<7}{'':<{width}}  -> {check['advice']}")
+    if found["deepspeed_ops"]:
+        rows = [
+            (op["name"], *("yes" if op[fact] else "no" for fact in ("is_installed", "can_be_built")))
+            for op in found["deepspeed_ops"]
+        ]
+        lines += ["", *table(("DeepSpeed kernel", "installed", "can be built here"), rows)]
+    if found["model_files"]:
+        rows = [
+            (file["path"], "" if file["size_bytes"] is None else f"{file['size_bytes']:,}", file["state"])
+            for file in found["model_files"]
+        ]
+        total = sum(file["size_bytes"] or 0 for file in found["model_files"])
+        lines += ["", *table(("model file", "bytes", "state"), [*rows, ("total", f"{total:,}", "")])]
+    failed = [check["name"] for check in found["checks"] if check["state"] == "failed"]
+    lines += ["", f"failed: {', '.join(failed)}" if failed else "all is well"]
+    return "\n".join(lines)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns side by side; those of numbers end together."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    is_number = [all(row[c].replace(",", "").isdigit() or not row[c] for row in rows) for c in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, is_number, strict=True)
+        ).rstrip()
+        for row in (head, *rows)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import indextts.checkpoints
 from indextts import cli
-from indextts.cli.download import FILES
 from indextts.cli.synth import SAMPLING_HELP
-from indextts.config import ModelConfig, SamplingParams
+from indextts.config import SamplingParams
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, TextError, UnsupportedOption
 from indextts.types import FromAudio, FromText, FromVector, FromVoice, StageTimings, SynthesisRequest, SynthesisResult
 
@@ -161,41 +158,3 @@ def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
         cli.main(words)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_download_says_how_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["download", "--model-dir", "models"]) == 3
-    said = capsys.readouterr()
-    assert said.err.startswith("ERROR: automatic download is not part of this version")
-    assert said.err.count("\n") == 1
-    for repository, _, place in FILES:
-        assert repository in said.out and f"models/{place}" in said.out
-
-
-def test_download_names_the_files_that_are_looked_for() -> None:
-    listed = {place.removeprefix("hf_cache/") for _, _, place in FILES}
-    for _, _, names in indextts.checkpoints.AUXILIARY.values():
-        assert any(name == place or name.startswith(place) for name in names for place in listed if place)
-
-
-def test_check_tells_the_truth(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    files = type("Files", (), {"root": Path("here"), "bundled": True, "qwen_emotion": Path("nowhere")})
-    monkeypatch.setattr(indextts.checkpoints, "locate", lambda folder: (ModelConfig(), files))
-    assert cli.main(["check", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["torch"] and found["model"]["bundled"] and not found["model"]["emotion_from_text"]
-    assert cli.main(["check"]) == 0
-    lines = capsys.readouterr().out
-    assert "the bundled small voice in here" in lines
-    assert ("CPU mode" in lines) == (not found["devices"])
-
-
-def test_check_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", "--model-dir", str(tmp_path / "nowhere")]) == 2
-    assert "ERROR: the model folder" in capsys.readouterr().err
-
-
-def test_check_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert cli.main(["check"]) == 3
-    assert "PyTorch cannot be used" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,3 +102,10 @@ def _table(path: Path, rows: int, columns: int) -> Tensor:
         shapes = [list(t.shape) for t in tensors]
         raise CheckpointError(f"{path} should hold one matrix [{rows}, {columns}], not {shapes}")
     return tensors[0].float()
+
+
+def release_memory() -> None:
+    """Give memory of networks that nobody holds any more back to the driver and to the operating system."""
+    gc.collect()  # modules and their hooks refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

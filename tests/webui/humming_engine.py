@@ -28,6 +28,7 @@ class HummingEngine:
     """Says every sentence as half a second of sound; some words make it misbehave."""
 
     model_name = "humming <voice>"
+    sample_rate_hz = RATE_HZ
     max_text_tokens = 400
     max_mel_tokens = 1000
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)

@@ -1,4 +1,4 @@
-"""The command line: ``indextts synth``, ``indextts bench``, ``indextts check``, ``indextts download``."""
+"""The command line: ``indextts synth``, ``serve``, ``bench``, ``check`` and ``download``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from indextts import __version__
-from indextts.cli import bench, check, download, synth
+from indextts.cli import bench, check, download, serve, synth
 from indextts.cli.flags import Parser
 from indextts.cli.output import fail
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, UnsupportedOption
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("indextts", description="IndexTTS2 on the command line.")
     parser.add_argument("--version", action="version", version=f"indextts {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (synth, bench, check, download):
+    for command in (synth, serve, bench, check, download):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     verbose = getattr(args, "verbose", False)

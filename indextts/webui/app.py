@@ -17,8 +17,6 @@ from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MAX_SILENCE_MS
 from indextts.webui.handlers import Handlers
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from indextts.service import ModelFacts, Service
 
 logger = logging.getLogger(__name__)
@@ -132,8 +130,8 @@ def launch(app: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, share: boo
     return local_url
 
 
-def mount(app: gr.Blocks, server: FastAPI, path: str = "/") -> None:
-    """Make the page a part of another server; routes that this has already go first."""
+def mount(app: gr.Blocks, server: Any, path: str = "/") -> None:
+    """Make the page a part of ``server``, a FastAPI app; routes that this has already go first."""
     app.max_threads = MAX_THREADS
     gr.mount_gradio_app(server, app, path, **appearance())
 

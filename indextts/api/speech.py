@@ -98,6 +98,10 @@ class SpeechRequest(BaseModel):
     emotion: Emotion | None = Field(None, description="As in the recording of the voice, if not given.")
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed and settings give the same speech.")
     sampling: Sampling | None = None
+    max_text_tokens_per_segment: int = Field(120, ge=2, le=600, description="Longest stretch spoken in one go.")
+    quick_streaming_tokens: int = Field(
+        0, ge=0, le=600, description="Within so many tokens from the start, segments are at most half as long."
+    )
 
     def check(self, settings: ApiSettings) -> None:
         """Refuse by name what cannot be honoured. Raises ``ApiError``."""
@@ -128,6 +132,8 @@ class SpeechRequest(BaseModel):
             voice=library.get(self.voice).prompt(),
             emotion=FromVoice() if self.emotion is None else self.emotion.resolve(library),
             sampling=sampling,
+            max_text_tokens_per_segment=self.max_text_tokens_per_segment,
+            quick_streaming_tokens=self.quick_streaming_tokens,
             seed=self.seed,
         )
 

@@ -94,6 +94,8 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
     by_vector = asked(emotion={"vector": [0.4, 0, 0, 0, 0, 0, 0, 0], "random": True}).emotion
     assert isinstance(by_vector, FromVector) and by_vector.random
     assert by_vector.values == pytest.approx((0.4 * 0.9375, *[0] * 7))
+    cut = asked(max_text_tokens_per_segment=60, quick_streaming_tokens=20)
+    assert (cut.max_text_tokens_per_segment, cut.quick_streaming_tokens) == (60, 20)
     assert asked(emotion={"text": " gloomy "}).emotion == FromText("gloomy", 1.0)
 
 
@@ -115,6 +117,8 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
         ({"seed": -1}, 400, "invalid_value", "seed"),
         ({"sampling": {"top_p": 3}}, 400, "invalid_value", "top_p"),
         ({"sampling": {"top_q": 3}}, 400, "invalid_value", "top_q"),
+        ({"quick_streaming_tokens": -1}, 400, "invalid_value", "quick_streaming_tokens"),
+        ({"max_text_tokens_per_segment": 1}, 400, "invalid_value", "max_text_tokens"),
         ({"emotion": {}}, 400, "invalid_emotion", "exactly one"),
         ({"emotion": {"text": "sad", "voice": "hum"}}, 400, "invalid_emotion", "exactly one"),
         ({"emotion": {"vector": [1, 2]}}, 400, "invalid_value", "vector"),

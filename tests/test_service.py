@@ -303,7 +303,6 @@ def test_a_model_in_use_is_not_idle(make: Callable[..., Service]) -> None:
     gate = Gate(service)
     gate.submit("a1")
     until(lambda: gate.started == ["a1"])
-    assert service.stats().loads == 1 or service.stats().loads == 2
     loads = service.stats().loads
     time.sleep(0.2)
     assert service.stats().loaded and service.stats().loads == loads

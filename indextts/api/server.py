@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -48,4 +52,19 @@ class Server(uvicorn.Server):
     def serve_until_stopped(self) -> None:
         """Answer requests until a signal comes; then finish those under way."""
         logger.info("listening on %s", self.address)
-        self.run(sockets=[self.socket])
+        with signals_as_wishes():
+            self.run(sockets=[self.socket])
+
+
+@contextmanager
+def signals_as_wishes() -> Iterator[None]:
+    """Uvicorn sends itself the signal again when it has ended; let that not kill a program that is about to tidy up."""
+    if threading.current_thread() is not threading.main_thread():  # where signals do not come
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -365,15 +365,15 @@ class EngineConfig:
     inference_timeout_s: float | None = None
     strict: bool = False
     qwen_emotion: bool = True
-    voice_cache_entries: int = 32
+    voice_cache_bytes: int = 256 * 2**20  # of what is known of recordings: about 6 MB for 15 s of a voice; 0 is off
 
     def __post_init__(self) -> None:
         if self.fp16 and self.bf16:
             raise ConfigError("fp16 and bf16 exclude each other: choose one")
         if self.ds_config is not None and not self.deepspeed:
             raise ConfigError(f"--ds-config {self.ds_config} is for --deepspeed, which is not asked for")
-        for name in ("batch_size", "ds_tp_size", "voice_cache_entries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("batch_size", 1), ("ds_tp_size", 1), ("voice_cache_bytes", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.inference_timeout_s is not None and not 30 <= self.inference_timeout_s <= 300:
             raise ConfigError(f"the inference timeout must be 30 to 300 seconds, not {self.inference_timeout_s:g}")

@@ -22,7 +22,7 @@ from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import EmotionTables, QwenEmotion
-from indextts.errors import Cancelled, SynthesisError
+from indextts.errors import Cancelled, InferenceTimeout, UndefinedValues
 from indextts.loading import Models, check_vocabulary, load_models
 from indextts.stages.conditioning import ConditioningStage
 from indextts.stages.s2mel import S2MelStage
@@ -36,6 +36,7 @@ from indextts.turns import Turns
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
+    Conditioning,
     FromText,
     Progress,
     ProgressCallback,
@@ -113,7 +114,7 @@ class Engine:
         emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, models.config.emo_num)
         stages = Stages(
             text=TextStage(tokenizer, models.config.gpt.max_text_tokens),
-            conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_entries),
+            conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_bytes),
             speech=SpeechStage(models.gpt, backend),
             s2mel=S2MelStage(models),
             vocoder=VocoderStage(models.vocoder),
@@ -169,7 +170,8 @@ class Engine:
         Raises:
             TextError, AudioError, EmotionError, ConfigError: the request cannot be spoken.
             Cancelled: ``should_stop`` returned True.
-            SynthesisError: the model failed, or the inference timeout passed.
+            SynthesisError: the model failed.
+            InferenceTimeout: the request took longer than ``config.inference_timeout_s``.
         """
         return Run(self, request, on_progress, should_stop).chunks()
 
@@ -212,11 +214,11 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
         self.segment_count = 0
+        self.generator = torch.Generator(engine.models.device).manual_seed(self.seed)
 
     def chunks(self) -> Iterator[AudioChunk]:
         """The run on one screen."""
         request, stages = self.request, self.engine.stages
-        sampling = request.sampling or self.engine.sampling_defaults
         batch_size = request.batch_size or self.engine.config.batch_size
         self.tell(0.0, "reading the text")
         segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
@@ -224,20 +226,42 @@ class Run:
         self.tell(0.05, "listening to the voice")
         with self.turn("conditioning_s"):
             conditioning = stages.conditioning(request.voice, request.emotion, request.text, self.seed)
-        generator = torch.Generator(self.engine.models.device).manual_seed(self.seed)
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
-            with self.turn("speech_s"):
-                spoken = stages.speech(batch, conditioning, sampling, generator, self.stopped)
-            with self.turn("s2mel_s"):
-                mels = stages.s2mel(spoken, conditioning.voice, generator)
-            for speech, mel in zip(spoken, mels, strict=True):
-                if speech.reached_limit:
-                    self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
-                with self.turn("vocoder_s"):
-                    samples = stages.vocoder(mel)
-                yield from self.chunk(samples, speech.segment.index)
+            for segment, samples in zip(batch, self.sounds_tried_twice(batch, conditioning), strict=True):
+                yield from self.chunk(samples, segment.index)
         self.tell(1.0, "done", len(segments) - 1)
+
+    def sounds(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
+        """The sound of each segment of a batch, int16 ``[N]``."""
+        stages, sampling = self.engine.stages, self.request.sampling or self.engine.sampling_defaults
+        with self.turn("speech_s"):
+            spoken = stages.speech(batch, conditioning, sampling, self.generator, self.stopped)
+        with self.turn("s2mel_s"):
+            mels = stages.s2mel(spoken, conditioning.voice, self.generator, self.check)
+        for speech, mel in zip(spoken, mels, strict=True):
+            if speech.reached_limit:
+                self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
+            with self.turn("vocoder_s"):
+                samples = stages.vocoder(mel)
+            yield samples
+
+    def sounds_tried_twice(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
+        """``sounds``; where the model computes undefined values, it gets a second chance with another seed."""
+        made = 0
+        try:
+            for samples in self.sounds(batch, conditioning):
+                made += 1
+                yield samples
+        except UndefinedValues as error:
+            another_seed = self.seed + 1  # not drawn: the same request shall fail, and succeed, in the same way
+            self.warn(f"segment {batch[made].index + 1} is tried again with seed {another_seed}: {error}")
+            self.generator.manual_seed(another_seed)
+            try:
+                yield from self.sounds(batch[made:], conditioning)
+            except UndefinedValues as again:
+                seeds = f"with seed {self.seed} and with seed {another_seed}"
+                raise UndefinedValues(f"{again}, {seeds}: try another recording, or full precision") from again
 
     def chunk(self, samples: np.ndarray, index: int) -> Iterator[AudioChunk]:
         """A segment's sound, then the silence in front of the next segment, if there is one."""
@@ -269,7 +293,7 @@ class Run:
 
     def check(self) -> None:
         if self.timed_out():
-            raise SynthesisError(f"the inference timeout of {self.engine.config.inference_timeout_s:g} s has passed")
+            raise InferenceTimeout(f"the inference timeout of {self.engine.config.inference_timeout_s:g} s has passed")
         if self.stopped():
             raise Cancelled("the synthesis was cancelled")
 

@@ -33,9 +33,41 @@ class SynthesisError(IndexTTSError):
     """The model produced nothing usable for a segment."""
 
 
+class UndefinedValues(SynthesisError):
+    """The model computed something that is not a number. Another seed may do better."""
+
+
+class InferenceTimeout(SynthesisError):
+    """A run took longer than it may."""
+
+
 class UnsupportedOption(IndexTTSError):
     """An option was asked for that this machine or version cannot honour."""
 
 
 class Cancelled(IndexTTSError):
     """The caller asked for the run to stop."""
+
+
+class QueueFull(IndexTTSError):
+    """Too many requests wait already. ``retry_after_s`` estimates when there will be room."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServiceClosed(IndexTTSError):
+    """The service finishes what it has accepted, and takes nothing new."""
+
+
+class VoiceError(IndexTTSError):
+    """A voice of the library cannot be used, stored or changed in this way."""
+
+
+class VoiceNotFound(VoiceError):
+    """There is no voice of this name."""
+
+
+class VoiceExists(VoiceError):
+    """There is a voice of this name already."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,3 +143,13 @@ def _table(path: Path, rows: int, columns: int) -> Tensor:
     if not all_finite(table):
         raise CheckpointError(f"{path} is damaged: NaN or infinite numbers in it")
     return table
+
+
+def release_memory() -> None:
+    """Give memory of networks that nobody holds any more back to the driver and to the operating system."""
+    gc.collect()  # modules and their hooks refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps freed memory for itself: without this, a process does not shrink.
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)

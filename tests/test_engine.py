@@ -11,6 +11,7 @@ import time
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from indextts.errors import (
     SynthesisError,
     TextError,
 )
+from indextts.stages.conditioning import LockedCache, size_bytes
 from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
 
 TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
@@ -109,8 +111,8 @@ def test_callers_in_threads_get_what_they_get_alone(
             (voices[1], FromAudio(voices[0]), 1, 3),
         ]
     ]
-    config = EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_entries=1)
-    engine = Engine.load(config)  # one cache entry: voices push each other out all the time
+    config = EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_bytes=300_000)
+    engine = Engine.load(config)  # room for one voice: they push each other out all the time
     alone = [engine.synthesize(request).samples for request in requests]
     assert len({samples.tobytes() for samples in alone}) == len(requests)
     with ThreadPoolExecutor(len(requests)) as pool:
@@ -274,26 +276,106 @@ def test_a_failure_leaves_the_engine_usable(
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(tiny_engine.stages.vocoder, "vocoder", lambda mel: 1 / 0)
         tiny_engine.synthesize(ask())
-    with monkeypatch.context() as patch, pytest.raises(SynthesisError, match="NaN"):
-        patch.setattr(tiny_engine.stages.vocoder, "vocoder", lambda mel: mel[:, :1] * math.nan)
+    assert np.array_equal(expected, tiny_engine.synthesize(ask()).samples)
+
+
+@contextmanager
+def undefined_logits(engine: Engine, calls: range, value: float = math.nan) -> Iterator[None]:
+    """The language model's head computes ``value`` for one code at the calls numbered so."""
+    counter = itertools.count()
+
+    def spoil(module: torch.nn.Module, args: Any, logits: torch.Tensor) -> torch.Tensor:
+        if next(counter) in calls:
+            logits[..., 5] = value
+        return logits
+
+    hook = engine.models.gpt.mel_head.register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("beams", "call"), [(1, 0), (1, 4), (3, 0), (3, 4)])
+def test_undefined_scores_are_tried_again_with_another_seed(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], beams: int, call: int, value: float
+) -> None:
+    request = ask(text="Goodbye.", sampling=dataclasses.replace(SHORT, num_beams=beams))
+    with undefined_logits(tiny_engine, range(call, call + 1), value):
+        result = tiny_engine.synthesize(request)
+    assert "tried again with seed 8" in result.warnings[0] and result.seed == 7
+    expected = tiny_engine.synthesize(dataclasses.replace(request, seed=8))
+    assert np.array_equal(result.samples, expected.samples)
+
+
+def test_undefined_scores_without_end_are_a_clear_error(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest]
+) -> None:
+    expected = tiny_engine.synthesize(ask()).samples
+    with undefined_logits(tiny_engine, range(10**6)), pytest.raises(SynthesisError, match="seed 7 and with seed 8"):
         tiny_engine.synthesize(ask())
     assert np.array_equal(expected, tiny_engine.synthesize(ask()).samples)
 
 
-def test_a_voice_is_heard_once(
-    tiny_model_dir: Path, ask: Callable[..., SynthesisRequest], voices: tuple[VoicePrompt, VoicePrompt]
+def test_undefined_samples_are_made_again_from_their_segment_on(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.load(EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_entries=2))
-    stage, heard = engine.stages.conditioning, []
+    request = ask(batch_size=10)
+    plain, counter, vocoder = tiny_engine.synthesize(request), itertools.count(), tiny_engine.stages.vocoder.vocoder
+
+    def spoil_the_second(mel: torch.Tensor) -> torch.Tensor:
+        return vocoder(mel) * (math.nan if next(counter) == 1 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_engine.stages.vocoder, "vocoder", spoil_the_second)
+        chunks = [chunk for chunk in tiny_engine.stream(request) if not chunk.is_silence]
+    assert [chunk.segment for chunk in chunks] == list(range(plain.segments))
+    assert np.array_equal(chunks[0].samples, plain.samples[: len(chunks[0].samples)])  # heard already: stays
+    with monkeypatch.context() as patch, pytest.raises(SynthesisError, match="NaN"):
+        patch.setattr(tiny_engine.stages.vocoder, "vocoder", lambda mel: mel[:, :1] * math.nan)
+        tiny_engine.synthesize(ask())
+
+
+def test_cancelling_stops_the_flow_between_its_steps(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator, steps = tiny_engine.models.s2mel.estimator, []
+    velocity = estimator.velocity
+    monkeypatch.setattr(estimator, "velocity", lambda *args: (steps.append(1), velocity(*args))[1])
+    with pytest.raises(Cancelled):
+        tiny_engine.synthesize(ask(), should_stop=lambda: len(steps) == 2)
+    assert len(steps) == 2 < tiny_engine.models.config.s2mel.steps
+
+
+def test_a_voice_is_heard_once_while_there_is_room(
+    tiny_model_dir: Path, tiny_engine: Engine, voices: tuple[VoicePrompt, VoicePrompt]
+) -> None:
+    sizes = [size_bytes(tiny_engine.stages.conditioning._voice(voice)) for voice in voices]
+    room = 2 * max(sizes)
+    config = EngineConfig(model_dir=tiny_model_dir, device="cpu", voice_cache_bytes=room)
+    stage, heard = Engine.load(config).stages.conditioning, []
     original = stage._voice
     stage._voice = lambda prompt: (heard.append(prompt.name), original(prompt))[1]  # type: ignore[method-assign]
     copy = VoicePrompt(voices[0].data, "a copy of it")  # known by its content
     for prompt in (voices[0], copy, voices[1], voices[1], voices[0]):
         stage.voice(prompt)
-    assert heard == [voices[0].name, voices[1].name]
-    for prompt in (VoicePrompt(voices[0].data + b"\0", "a third"), voices[1], voices[0]):  # room for two only
+    assert heard == [voices[0].name, voices[1].name] and stage.cache.held_bytes == sum(sizes)
+    third = VoicePrompt(voices[0].data + b"\0", "a third")  # pushes out the second, used least lately
+    for prompt in (third, voices[0], voices[1]):
         stage.voice(prompt)
-    assert heard[2:] == ["a third", voices[1].name, voices[0].name]
+    assert heard[2:] == ["a third", voices[1].name]
+    assert 0 < stage.cache.held_bytes <= room
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(
+    tiny_engine: Engine, voices: tuple[VoicePrompt, VoicePrompt]
+) -> None:
+    cache, voice = LockedCache(100), tiny_engine.stages.conditioning.voice(voices[0])
+    small = torch.zeros(20)
+    assert cache.get(("emotion", "small"), lambda: small) is small and cache.held_bytes == 80
+    assert cache.get(("voice", "large"), lambda: voice) is voice and cache.held_bytes == 0
+    assert size_bytes(torch.zeros(1000)[:1]) == 4000  # a slice keeps all of it
 
 
 def test_prompt_and_emotion_recording_are_resampled_differently(

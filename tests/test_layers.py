@@ -18,14 +18,15 @@ LAYERS = (
     ("errors",),
     ("config",),
     ("types", "turns", "manifest"),
-    ("audio", "text", "models", "hub"),
+    ("audio", "encoding", "text", "models", "hub"),
     ("decoding", "checkpoints", "emotion"),
     ("loading",),
-    ("stages", "accel"),
+    ("stages", "accel", "voices"),
     ("engine",),
-    ("random_weights",),
+    ("random_weights", "service"),
     ("bench", "checks", "random_checkpoint"),
-    ("infer_v2", "cli", "webui"),
+    ("infer_v2", "api", "webui"),
+    ("cli",),
 )
 BELOW = {part: {p for row in LAYERS[:level] for p in row} for level, row in enumerate(LAYERS) for part in row}
 
@@ -79,13 +80,20 @@ def test_heavy_packages_have_one_door() -> None:
     gradio = importers("gradio") | importers("gradio_client")
     assert gradio and all(path.startswith("indextts/webui/") for path in gradio)
     assert not {path for path in importers("torch") if path.startswith(("indextts/webui/", "indextts/text/"))}
+    assert not {path for path in importers("torch") if path.startswith(("indextts/api/", "indextts/service"))}
     assert "webui.py" not in importers("torch")
+    served = importers("fastapi") | importers("pydantic") | importers("prometheus_client")
+    assert served and all(path.startswith("indextts/api/") for path in served)
+    assert importers("uvicorn") == {"indextts/api/server.py"}
     assert importers("transformers") <= {"indextts/models/semantic_encoder.py", "indextts/emotion.py"}
 
 
-@pytest.mark.parametrize("module", ["indextts", "indextts.types", "indextts.text.tokenizer", "indextts.cli", "webui"])
+LIGHT = ("", ".types", ".text.tokenizer", ".service", ".voices", ".cli")
+
+
+@pytest.mark.parametrize("module", [*(f"indextts{name}" for name in LIGHT), "webui"])
 def test_a_light_import(module: str) -> None:
-    heavy = ("torch", "torchaudio", "transformers", "gradio", "deepspeed", "librosa")
+    heavy = ("torch", "torchaudio", "transformers", "gradio", "fastapi", "uvicorn", "deepspeed", "librosa")
     program = f"import sys, {module}; print(*(name for name in {heavy} if name in sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("\n", "")

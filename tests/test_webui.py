@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import webui
 from indextts.config import EngineConfig
 from indextts.errors import CheckpointError
+from indextts.service import ServiceConfig
 
 
 @pytest.fixture
@@ -26,10 +28,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 raise seen["error"]
             return "an engine"
 
+    class Service:
+        def __init__(self, load: Callable[[], str], config: ServiceConfig) -> None:
+            self.engine, seen["service_config"] = load(), config
+
+        def close(self) -> None:
+            seen["closed"] = True
+
     engine, page = ModuleType("indextts.engine"), ModuleType("indextts.webui")
     engine.Engine = Engine  # type: ignore[attr-defined]
-    page.build_app = lambda engine: f"a page around {engine}"  # type: ignore[attr-defined]
+    page.build_app = lambda service: f"a page around {service.engine}"  # type: ignore[attr-defined]
     page.launch = lambda *args: seen.update(launched=args)  # type: ignore[attr-defined]
+    monkeypatch.setattr("indextts.service.Service", Service)
     monkeypatch.setitem(sys.modules, "indextts.engine", engine)
     monkeypatch.setitem(sys.modules, "indextts.webui", page)
     return seen
@@ -38,6 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_command_of_the_guide(started: dict[str, Any]) -> None:
     assert webui.main(["--deepspeed", "--fp16", "--port", "8001"]) == 0
     assert started["config"] == EngineConfig(deepspeed=True, fp16=True)
+    assert started["service_config"] == ServiceConfig() and started["closed"]
     assert started["launched"] == ("a page around an engine", "127.0.0.1", 8001, False)
 
 
@@ -50,6 +61,11 @@ def test_a_start_that_fails_is_one_line(
     assert capsys.readouterr().err == f"ERROR: {error}\n"
     assert webui.main(["--verbose"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_flags_of_the_service(started: dict[str, Any]) -> None:
+    assert webui.main(["--max-queue", "5", "--simultaneous", "2", "--idle-unload", "1.5"]) == 0
+    assert started["service_config"] == ServiceConfig(simultaneous=2, max_queue=5, idle_unload_s=90.0)
 
 
 def test_a_wrong_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``indextts synth``, ``bench``, ``check``, ``download``, ``manifest``, ``make-random``."""
+"""The command line: ``indextts synth``, ``serve``, ``bench``, ``check``, ``download`` and the makers of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from indextts import __version__
-from indextts.cli import bench, check, download, make_random, manifest, synth
+from indextts.cli import bench, check, download, make_random, manifest, serve, synth
 from indextts.cli.flags import Parser
 from indextts.cli.output import fail
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, UnsupportedOption
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("indextts", description="IndexTTS2 on the command line.")
     parser.add_argument("--version", action="version", version=f"indextts {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (synth, bench, check, download, manifest, make_random):
+    for command in (synth, serve, bench, check, download, manifest, make_random):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     verbose = getattr(args, "verbose", False)

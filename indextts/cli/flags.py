@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from indextts.config import EngineConfig
 from indextts.errors import ConfigError
+from indextts.service import ServiceConfig
 
 EXIT_USAGE = 2  # argparse's own code for a command line that cannot be understood
 DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
@@ -68,12 +70,35 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="detailed log, and tracebacks of errors")
 
 
-def add_server_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the page listens."""
-    server = parser.add_argument_group("page")
+def add_server_flags(parser: argparse.ArgumentParser, port: int) -> argparse._ArgumentGroup:
+    """Where the server listens, on ``port`` by default. Returns the group, for what else belongs there."""
+    server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for all networks (127.0.0.1)")
-    server.add_argument("--port", type=port_number, default=7860, metavar="N", help="0 for any free one (7860)")
-    server.add_argument("--share", action="store_true", help="also publish through a Gradio share link")
+    server.add_argument("--port", type=port_number, default=port, metavar="N", help=f"0 for any free one ({port})")
+    return server
+
+
+def add_service_flags(parser: argparse.ArgumentParser) -> None:
+    """Everything that ends in ``ServiceConfig``."""
+    service = parser.add_argument_group("many users")
+    service.add_argument(
+        "--simultaneous", type=at_least_one, default=4, metavar="N",
+        help="requests that run side by side; one client gets all of these places but one (4)",
+    )  # fmt: skip
+    service.add_argument(
+        "--max-queue", type=at_least_one, default=32, metavar="N",
+        help="requests that may wait; one client may fill half of the queue (32)",
+    )  # fmt: skip
+    service.add_argument(
+        "--idle-unload", type=positive, metavar="MINUTES",
+        help="unload the model when nobody uses it for so long, and load it again when needed (never)",
+    )  # fmt: skip
+
+
+def service_config(args: argparse.Namespace) -> ServiceConfig:
+    """The parsed flags as a configuration."""
+    idle_unload_s = None if args.idle_unload is None else 60 * args.idle_unload
+    return ServiceConfig(args.simultaneous, args.max_queue, idle_unload_s)
 
 
 def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> EngineConfig:
@@ -118,6 +143,17 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
     return text.lower() == "true"
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
 
 
 def port_number(text: str) -> int:

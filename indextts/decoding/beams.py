@@ -52,6 +52,7 @@ class BeamSearch(Search):
             step=counter,
             done=counter.bool(),
             done_after=counter.clone(),
+            undefined=counter.bool(),
             codes=per_beam,
             noise=torch.ones_like(logits[:, : None if params.do_sample else 0]).repeat(1, beams),
             continued=per_beam.clone(),
@@ -68,6 +69,7 @@ class BeamSearch(Search):
 
     def choose(self, logits: Tensor) -> None:
         """See `Search.choose`."""
+        self.give_up_where_undefined(logits)
         beams, vocabulary = self.params.num_beams, logits.shape[-1]
         scores = process_logits(logits, self.seen, self.params, banned_code=self.start_code)
         best, index = self._candidates((scores + self.running[..., None]).flatten(1))

@@ -35,6 +35,7 @@ class Sampling(Search):
             step=counter,
             done=counter.bool(),
             done_after=counter.clone(),
+            undefined=counter.bool(),
             codes=counter[:, None].clone(),
             noise=torch.ones_like(logits[:, : None if params.do_sample else 0]),
             seen=initial_history(logits, start_code),
@@ -47,6 +48,7 @@ class Sampling(Search):
 
     def choose(self, logits: Tensor) -> None:
         """See `Search.choose`."""
+        self.give_up_where_undefined(logits)
         scores = process_logits(logits[:, 0], self.seen, self.params, banned_code=self.start_code)
         if self.params.do_sample:
             scores = race(scores.softmax(-1), self.noise)

@@ -18,7 +18,7 @@ from indextts.decoding.backend import DecodeBackend
 from indextts.decoding.beams import BeamSearch
 from indextts.decoding.sampling import Sampling
 from indextts.decoding.state import Hypothesis, Search
-from indextts.errors import Cancelled, ConfigError
+from indextts.errors import Cancelled, ConfigError, UndefinedValues
 
 DEVICE_STEPS_PER_LOOK = 8
 """Steps between two looks of the host where a look makes the device wait."""
@@ -64,6 +64,7 @@ def generate(
     Raises:
         ConfigError: ``max_mel_tokens`` exceeds the model's position table.
         Cancelled: ``should_stop`` said so.
+        UndefinedValues: scores of the model are not finite.
     """
     limit = params.max_mel_tokens
     if limit > backend.max_codes:
@@ -84,6 +85,8 @@ def generate(
                     break
             batch.advance(min(steps_per_look, limit - batch.steps))
         found = batch.finish()
+        if batch.undefined:
+            raise UndefinedValues("the language model computed undefined scores (NaN or infinity)")
     # Cloned outside, for tensors made in inference mode cannot take part in training.
     return Generation(
         [hypothesis.codes.clone() for hypothesis in found],
@@ -133,6 +136,7 @@ class _Batch:
         self.found: dict[int, Hypothesis] = {}
         self.steps = 0
         self.needed_steps = 0
+        self.undefined = False
 
     def choose_first(self, logits: Tensor) -> None:
         """Choose from the logits ``[S, V]`` of the prefixes."""
@@ -173,6 +177,7 @@ class _Batch:
     def _harvest(self, places: list[int]) -> None:
         hypotheses = self.search.hypotheses(places)
         self.found.update(zip((self.segments[place] for place in places), hypotheses, strict=True))
+        self.undefined |= any(self.search.undefined[places].tolist())
         self.needed_steps = max([self.needed_steps, *self.search.done_after[places].tolist()])
 
     def _rows_of(self, alive: list[int]) -> list[int] | None:

@@ -57,6 +57,7 @@ class Search(SegmentState, ABC):
         step: ``[S]`` how many codes have been chosen.
         done: ``[S]``, true for a finished segment. Nothing that is done to it any more changes its result.
         done_after: ``[S]`` how many codes had been chosen when it was finished; ``step`` while it is not.
+        undefined: ``[S]``, true for a segment whose logits were not finite; it is done.
         codes: ``[S, B]`` chosen last.
         noise: ``[S, B * V]`` draws from the exponential distribution, for the next choice; empty without sampling.
     """
@@ -67,6 +68,7 @@ class Search(SegmentState, ABC):
     step: Tensor
     done: Tensor
     done_after: Tensor
+    undefined: Tensor
     codes: Tensor
     noise: Tensor
 
@@ -78,6 +80,11 @@ class Search(SegmentState, ABC):
     @abstractmethod
     def choose(self, logits: Tensor) -> None:
         """Choose the next codes from ``logits [S, B, V]`` in float32. On the device alone, and in place."""
+
+    def give_up_where_undefined(self, logits: Tensor) -> None:
+        """End the segments of which ``logits [S, B, V]`` hold a NaN or an infinity: nothing sensible can follow."""
+        self.undefined |= ~torch.isfinite(logits.amax((1, 2))) & ~self.done  # the largest is NaN if any is
+        self.done |= self.undefined
 
     @abstractmethod
     def hypotheses(self, rows: list[int]) -> list[Hypothesis]:

@@ -6,6 +6,8 @@ then padding; every row comes out as it would alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,7 +42,7 @@ def join_rows(
 
 def solve(
     estimator: DiT, noise: Tensor, mu: Tensor, prompt: Tensor, style: Tensor, *, steps: int, cfg_rate: float,
-    x_lens: Tensor | None = None, prompt_lens: Tensor | None = None,
+    x_lens: Tensor | None = None, prompt_lens: Tensor | None = None, before_step: Callable[[], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Integrate from noise to mel in equal steps.
 
@@ -54,6 +56,7 @@ def solve(
         cfg_rate: Strength of the guidance; 0 evaluates no unconditional branch.
         x_lens: int64 ``[B]`` frames of prompt and speech together; None means F for all rows.
         prompt_lens: int64 ``[B]`` frames of the prompts; None means P for all rows.
+        before_step: Called before each step; raises to give up.
 
     Returns:
         ``[B, 80, F]``, zero in the prompt and beyond ``x_lens``; the mel of row i is
@@ -72,6 +75,8 @@ def solve(
     times = torch.linspace(0, 1, steps + 1, device=noise.device)
     t = torch.zeros((), device=noise.device)
     for step in times.diff():
+        if before_step is not None:
+            before_step()
         x = (x + step * guided_velocity(estimator, x, t, known, cfg_rate)) * in_speech
         t = t + step
     return F.pad(x, (start, 0))

@@ -31,16 +31,17 @@ from indextts.types import (
     VoicePrompt,
 )
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", Tensor, Voice)
 TextEmotion = Callable[[str], Sequence[float]]
 
 
 class LockedCache:
-    """The engine's only mutable state: the most recently used entries, at most ``capacity`` of them."""
+    """The engine's only mutable state: the most recently used entries that fit into ``max_bytes``."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._entries: OrderedDict[tuple[str, str], object] = OrderedDict()
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self._entries: OrderedDict[tuple[str, str], Tensor | Voice] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, str], make: Callable[[], Value]) -> Value:
@@ -50,23 +51,31 @@ class LockedCache:
                 return self._entries[key]  # type: ignore[return-value]
         value = make()  # outside the lock: two askers may both compute it, neither waits for a stranger
         with self._lock:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self.capacity:
-                self._entries.popitem(last=False)
+            if key not in self._entries:
+                self._entries[key] = value
+                self.held_bytes += size_bytes(value)
+            while self.held_bytes > self.max_bytes:
+                self.held_bytes -= size_bytes(self._entries.popitem(last=False)[1])
         return value
+
+
+def size_bytes(value: Tensor | Voice) -> int:
+    """The memory that the tensors of ``value`` keep occupied; of a slice this is the whole that it was cut from."""
+    tensors = [value] if isinstance(value, Tensor) else list(vars(value).values())
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 class ConditioningStage:
     """(voice, emotion) to ``Conditioning``."""
 
     def __init__(
-        self, models: Models, emotions: EmotionTables, text_emotion: TextEmotion | None, cache_entries: int
+        self, models: Models, emotions: EmotionTables, text_emotion: TextEmotion | None, cache_bytes: int
     ) -> None:
         self.models = models
         self.emotions = emotions
         self.text_emotion = text_emotion
-        self.cache = LockedCache(cache_entries)
+        self.cache = LockedCache(cache_bytes)
 
     def __call__(self, prompt: VoicePrompt, emotion: Emotion, spoken_text: str, seed: int) -> Conditioning:
         """Resolve the emotion as spec 8.2 orders and merge it with the voice.

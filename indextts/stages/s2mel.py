@@ -29,8 +29,17 @@ class S2MelStage:
         return torch.randn(shape, generator=generator, device=self.models.device)
 
     @torch.inference_mode()
-    def __call__(self, spoken: Sequence[SpeechCodes], voice: Voice, generator: torch.Generator | None) -> list[Tensor]:
-        """The mels of a batch of segments, each as it would be alone; the prompt's part is cut off."""
+    def __call__(
+        self,
+        spoken: Sequence[SpeechCodes],
+        voice: Voice,
+        generator: torch.Generator | None,
+        check: Callable[[], None] | None = None,
+    ) -> list[Tensor]:
+        """The mels of a batch of segments, each as it would be alone; the prompt's part is cut off.
+
+        ``check`` is called before every step of the solver, and raises to give up.
+        """
         config, net, device = self.models.config.s2mel, self.models.s2mel, self.models.device
         embeddings = [self._embedding(speech) for speech in spoken]
         code_lens = torch.tensor([len(e) for e in embeddings], device=device)
@@ -46,7 +55,10 @@ class S2MelStage:
             row[:, :total] = self.draw_noise((len(row), total), generator)
         prompt, style = voice.prompt_mel.expand(rows, -1, -1), voice.style.expand(rows, -1)
         ragged = {} if rows == 1 else {"x_lens": totals, "prompt_lens": prompt_lens}
-        mel = solve(net.estimator, noise, mu, prompt, style, steps=config.steps, cfg_rate=config.cfg_rate, **ragged)
+        mel = solve(
+            net.estimator, noise, mu, prompt, style,
+            steps=config.steps, cfg_rate=config.cfg_rate, before_step=check, **ragged,
+        )  # fmt: skip
         return [mel[i : i + 1, :, prompt_frames:total] for i, total in enumerate(totals.tolist())]
 
     def _embedding(self, speech: SpeechCodes) -> Tensor:

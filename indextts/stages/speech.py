@@ -41,6 +41,7 @@ class SpeechStage:
         Raises:
             SynthesisError: the model stopped a segment before its first code.
             Cancelled: ``should_stop`` said so.
+            UndefinedValues: scores of the model are not finite.
         """
         gpt, voice = self.gpt, conditioning.voice
         sampling = dataclasses.replace(sampling, max_mel_tokens=min(sampling.max_mel_tokens, self.backend.max_codes))

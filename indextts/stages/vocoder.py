@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from indextts.audio import to_pcm16
-from indextts.errors import SynthesisError
+from indextts.errors import UndefinedValues
 from indextts.models.bigvgan import BigVGAN
 
 
@@ -21,5 +21,5 @@ class VocoderStage:
     def __call__(self, mel: Tensor) -> np.ndarray:
         wave = self.vocoder(mel.float())[0, 0].float()
         if not torch.isfinite(wave).all():
-            raise SynthesisError("the model produced a sound with undefined samples (NaN)")
+            raise UndefinedValues("the model computed a sound with undefined samples (NaN or infinity)")
         return to_pcm16(wave)

@@ -1,5 +1,8 @@
-"""The web page: ``build_app`` makes it around an engine, ``launch`` serves it. The only package importing gradio."""
+"""The web page: ``build_app`` makes it around a service, ``launch`` serves it, ``mount`` adds it to a server.
 
-from indextts.webui.app import build_app, launch
+The only package that imports gradio.
+"""
 
-__all__ = ["build_app", "launch"]
+from indextts.webui.app import build_app, launch, mount
+
+__all__ = ["build_app", "launch", "mount"]

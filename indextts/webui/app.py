@@ -17,14 +17,13 @@ from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MAX_SILENCE_MS
 from indextts.webui.handlers import Handlers
 
 if TYPE_CHECKING:
-    from indextts.engine import Engine
+    from indextts.service import ModelFacts, Service
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 EXAMPLES_DIR = HERE.parent.parent / "examples"
-SIMULTANEOUS_RUNS = 4  # they take turns on the model; more wait in the queue
-QUEUE_SIZE = 20
+MAX_THREADS = 1000  # nearly all of them wait for their turn
 CACHE_SWEEP_S, CACHE_AGE_S = 3600, 24 * 3600  # results are kept for a day
 Fields = dict[str, Any]  # widgets by their name in FormValues
 MODES = [
@@ -35,14 +34,16 @@ MODES = [
 ]
 
 
-def build_app(engine: Engine, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
-    """The page around ``engine``, not yet served.
+def build_app(service: Service, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
+    """The page around ``service``, not yet served.
 
     Named endpoints for ``gradio_client``: ``/synthesize``, ``/segment``, ``/info``.
     """
-    handlers = Handlers(engine)
+    handlers, facts = Handlers(service), service.facts
+    # The service's own queue decides, not gradio's: one more than it takes comes through, and is refused by name.
+    places = service.config.simultaneous + service.config.max_queue + 1
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, delete_cache=(CACHE_SWEEP_S, CACHE_AGE_S)) as app:
-        gr.HTML(header(engine), elem_id="header", padding=False)
+        gr.HTML(header(facts), elem_id="header", padding=False)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 fields = voice_and_emotion()
@@ -55,13 +56,13 @@ def build_app(engine: Engine, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
                 audio = gr.Audio(label=strings.RESULT, interactive=False, buttons=["download"])
                 listen = gr.Checkbox(label=strings.LISTEN_LIVE, value=True, container=False)
                 preview = preview_table()
-        fields |= advanced_settings(engine, last_seed := gr.State(""))
+        fields |= advanced_settings(facts, last_seed := gr.State(""))
         examples_table(fields, examples_dir)
         with gr.Accordion(strings.FOOTER, open=False):
-            gr.HTML(footer(engine), elem_id="footer")
+            gr.HTML(footer(facts), elem_id="footer")
         live = gr.File(file_count="multiple", elem_id="live", label="live")  # seen by the player only
 
-        connect_speaking(handlers, fields, generate, cancel, (live, audio, status, last_seed), listen)
+        connect_speaking(handlers, fields, generate, cancel, (live, audio, status, last_seed), listen, places)
         gr.on(
             [fields["text"].change, fields["max_text_tokens_per_segment"].change],
             handlers.preview,
@@ -73,8 +74,8 @@ def build_app(engine: Engine, examples_dir: Path = EXAMPLES_DIR) -> gr.Blocks:
             api_visibility="private",
         )
         app.unload(handlers.forget)
-        named_endpoints(handlers, fields)
-    return app.queue(max_size=QUEUE_SIZE)
+        named_endpoints(handlers, fields, places)
+    return app.queue()
 
 
 def connect_speaking(
@@ -84,6 +85,7 @@ def connect_speaking(
     cancel: gr.Button,
     outputs: tuple[gr.File, gr.Audio, gr.Markdown, gr.State],
     listen: gr.Checkbox,
+    places: int,
 ) -> None:
     """The two buttons, and the player that sounds while speech is still being made.
 
@@ -97,7 +99,7 @@ def connect_speaking(
         inputs_kwargs=fields,
         outputs=list(outputs),
         show_progress_on=[audio],
-        concurrency_limit=SIMULTANEOUS_RUNS,
+        concurrency_limit=places,
         concurrency_id="speak",
         api_visibility="private",
     )
@@ -119,20 +121,34 @@ def launch(app: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, share: boo
         share=share,
         prevent_thread_lock=True,
         quiet=True,
-        ssr_mode=False,
-        footer_links=["api", "settings"],
-        theme=Soft(
-            primary_hue="teal",
-            font=["system-ui", "sans-serif"],  # by name only: nothing is fetched from a font server
-            font_mono=["ui-monospace", "monospace"],
-        ),
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(HERE / 'player.js').read_text(encoding='utf-8')}</script>",
+        max_threads=MAX_THREADS,
+        **appearance(),
     )
     logger.info("the page is at %s", public_url or local_url)
     if block:
         app.block_thread()
     return local_url
+
+
+def mount(app: gr.Blocks, server: Any, path: str = "/") -> None:
+    """Make the page a part of ``server``, a FastAPI app; routes that this has already go first."""
+    app.max_threads = MAX_THREADS
+    gr.mount_gradio_app(server, app, path, **appearance())
+
+
+def appearance() -> dict[str, Any]:
+    """What the page looks like, wherever it is served."""
+    return {
+        "ssr_mode": False,
+        "footer_links": ["api", "settings"],
+        "theme": Soft(
+            primary_hue="teal",
+            font=["system-ui", "sans-serif"],  # by name only: nothing is fetched from a font server
+            font_mono=["ui-monospace", "monospace"],
+        ),
+        "css": (HERE / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{(HERE / 'player.js').read_text(encoding='utf-8')}</script>",
+    }
 
 
 def free_port(host: str) -> int:
@@ -213,13 +229,13 @@ def preview_table() -> gr.Dataframe:
         )
 
 
-def advanced_settings(engine: Engine, last_seed: gr.State) -> Fields:
+def advanced_settings(facts: ModelFacts, last_seed: gr.State) -> Fields:
     """Segments, seed and sampling; ranges from the model, defaults from its ``SamplingParams``."""
     fields: Fields = {}
     with gr.Accordion(strings.SETTINGS, open=False):
         gr.Markdown(f"#### {strings.SETTINGS_TEXT}")
         with gr.Row():
-            limit = engine.max_text_tokens
+            limit = facts.max_text_tokens
             fields["max_text_tokens_per_segment"] = gr.Slider(
                 min(20, limit), limit, value=min(120, limit), step=2,
                 label=strings.MAX_TOKENS, info=strings.MAX_TOKENS_HINT,
@@ -232,14 +248,14 @@ def advanced_settings(engine: Engine, last_seed: gr.State) -> Fields:
                 keep = gr.Button(strings.SEED_KEEP, size="sm")
                 keep.click(str, last_seed, seed, queue=False, api_visibility="private")
         gr.Markdown(f"#### {strings.SETTINGS_SAMPLING}")
-        fields |= sampling_widgets(engine)
+        fields |= sampling_widgets(facts)
     return fields
 
 
-def sampling_widgets(engine: Engine) -> Fields:
+def sampling_widgets(facts: ModelFacts) -> Fields:
     """One widget for each field of ``SamplingParams``."""
-    defaults = engine.sampling_defaults
-    longest = engine.max_mel_tokens
+    defaults = facts.sampling_defaults
+    longest = facts.max_mel_tokens
     sliders = {
         "temperature": (0.1, 2.0, 0.1),
         "top_p": (0.0, 1.0, 0.01),
@@ -288,14 +304,14 @@ def examples_table(fields: Fields, folder: Path) -> None:
         )
 
 
-def named_endpoints(handlers: Handlers, fields: Fields) -> None:
+def named_endpoints(handlers: Handlers, fields: Fields, places: int) -> None:
     """What programs use. The widgets give ``/synthesize`` its parameters and their defaults."""
     trigger = gr.Button(visible=False)
     trigger.click(
         handlers.synthesize,
         inputs_kwargs=fields,
         outputs=[gr.Audio(visible=False, label="audio"), gr.JSON(visible=False, label="info")],
-        concurrency_limit=SIMULTANEOUS_RUNS,
+        concurrency_limit=places,
         concurrency_id="speak",
         api_name="synthesize",
         api_description=strings.API_SYNTHESIZE,
@@ -304,19 +320,19 @@ def named_endpoints(handlers: Handlers, fields: Fields) -> None:
     api(handlers.info, api_name="info", api_description=strings.API_INFO)
 
 
-def header(engine: Engine) -> str:
+def header(facts: ModelFacts) -> str:
     """Title, one sentence, and the model."""
-    model = html.escape(strings.MODEL.format(model=engine.model_name))
+    model = html.escape(strings.MODEL.format(model=facts.model_name))
     return f"<h1>{strings.TITLE}</h1><p>{strings.SUBTITLE}</p><p><b>{model}</b></p>"
 
 
-def footer(engine: Engine) -> str:
+def footer(facts: ModelFacts) -> str:
     """The acceleration report as a table: what was asked, what runs, and why."""
-    report = engine.report
+    report = facts.report
     heads = (strings.FOOTER_OPTION, strings.FOOTER_ASKED, strings.FOOTER_RUNS, strings.FOOTER_WHY)
     rows = [(entry.option, entry.asked, entry.running, entry.reason) for entry in report.entries]
     rows = [("device", "", report.device, ""), *rows]
     cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     head = "".join(f"<th>{cell}</th>" for cell in heads)
-    model = html.escape(strings.MODEL.format(model=engine.model_name))
+    model = html.escape(strings.MODEL.format(model=facts.model_name))
     return f"<p>{model}</p><table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"

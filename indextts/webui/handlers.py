@@ -24,7 +24,7 @@ from indextts.webui import strings
 from indextts.webui.form import FormValues, whole
 
 if TYPE_CHECKING:
-    from indextts.engine import Engine
+    from indextts.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ LIVE_CHUNKS = 8  # how many recent chunks the page is told of at a time; it play
 
 
 class Handlers:
-    """The page's actions on one engine; several users run side by side."""
+    """The page's actions on the shared service; several users run side by side."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, service: Service) -> None:
+        self.service = service
         self.stop_by_session: dict[str, threading.Event] = {}
 
     def speak(
@@ -73,7 +73,7 @@ class Handlers:
             recording = Recording(Path(folder), f"indextts-seed{request.seed}.wav")
             live: deque[str] = deque(maxlen=LIVE_CHUNKS)
             try:
-                for chunk in self.engine.stream(request, on_progress=show, should_stop=stop.is_set):
+                for chunk in self.service.stream(request, session or "", show, stop.is_set):
                     live.append(str(recording.add(chunk)))
                     status = strings.STATUS_SEGMENT.format(
                         segment=chunk.segment + 1, segments=chunk.segments, duration_s=recording.duration_s
@@ -118,6 +118,7 @@ class Handlers:
 
     def synthesize(
         self,
+        http: gr.Request,
         *,
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
@@ -131,7 +132,7 @@ class Handlers:
         """
         values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text, "seed": seed}
         with readable_errors():
-            result = self.engine.synthesize(FormValues(**values).request())
+            result = self.service.synthesize(FormValues(**values).request(), http.session_hash or "")
         return (result.sample_rate_hz, result.samples), {
             "seed": result.seed,
             "duration_s": round(result.duration_s, 3),
@@ -140,7 +141,7 @@ class Handlers:
             "real_time_factor": round(result.real_time_factor, 3),
             "timings": asdict(result.timings),
             "warnings": list(result.warnings),
-            "model": self.engine.model_name,
+            "model": self.service.facts.model_name,
         }
 
     def preview(self, text: str | None, max_tokens: float | None) -> list[list[Any]]:
@@ -154,7 +155,7 @@ class Handlers:
         """The segments of ``text`` as plain data. Raises ``TextError`` if nothing can be spoken."""
         if not text.strip():
             raise TextError(strings.ERROR_NO_TEXT)
-        segments = self.engine.segment(text, whole("max_text_tokens_per_segment", max_text_tokens_per_segment))
+        segments = self.service.segment(text, whole("max_text_tokens_per_segment", max_text_tokens_per_segment))
         return [{"index": s.index, "text": s.text, "tokens": s.token_count} for s in segments]
 
     def segment_endpoint(self, text: str, max_text_tokens_per_segment: int = 120) -> list[dict[str, Any]]:
@@ -164,15 +165,15 @@ class Handlers:
 
     def info(self) -> dict[str, Any]:
         """The model, its limits and defaults, and what is accelerated."""
-        report = self.engine.report
+        facts = self.service.facts
         return {
-            "model": self.engine.model_name,
+            "model": facts.model_name,
             "version": __version__,
-            "device": report.device,
-            "acceleration": [asdict(entry) for entry in report.entries],
-            "sampling_defaults": asdict(self.engine.sampling_defaults),
-            "max_text_tokens_per_segment": self.engine.max_text_tokens,
-            "max_mel_tokens": self.engine.max_mel_tokens,
+            "device": facts.report.device,
+            "acceleration": [asdict(entry) for entry in facts.report.entries],
+            "sampling_defaults": asdict(facts.sampling_defaults),
+            "max_text_tokens_per_segment": facts.max_text_tokens,
+            "max_mel_tokens": facts.max_mel_tokens,
         }
 
 

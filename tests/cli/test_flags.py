@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from indextts.cli.flags import EXIT_USAGE, Parser, add_engine_flags, add_server_flags, engine_config
+from indextts.cli.flags import EXIT_USAGE, Parser, add_engine_flags, add_server_flags, add_service_flags, engine_config
 from indextts.config import EngineConfig
 
 
 def parse(*words: str) -> tuple[EngineConfig, dict]:
     parser = Parser("webui.py")
     add_engine_flags(parser)
-    add_server_flags(parser)
+    add_server_flags(parser, port=7860)
+    add_service_flags(parser)
     args = parser.parse_args(words)
     return engine_config(args, parser), vars(args)
 
@@ -22,7 +23,7 @@ def parse(*words: str) -> tuple[EngineConfig, dict]:
 def test_nothing_given_is_the_default_configuration() -> None:
     config, args = parse()
     assert config == EngineConfig()
-    assert (args["host"], args["port"], args["share"]) == ("127.0.0.1", 7860, False)
+    assert (args["host"], args["port"], args["idle_unload"]) == ("127.0.0.1", 7860, None)
 
 
 @pytest.mark.parametrize("underscores", [False, True])

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from indextts.service import Service
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
 
 @pytest.fixture(scope="session")
 def engine() -> HummingEngine:
     return HummingEngine()
+
+
+@pytest.fixture(scope="session")
+def service(engine: HummingEngine) -> Iterator[Service]:
+    with closing(Service(lambda: engine)) as service:  # type: ignore[arg-type,return-value]
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ class HummingEngine:
     """Says every sentence as half a second of sound; some words make it misbehave."""
 
     model_name = "humming <voice>"
+    sample_rate_hz = RATE_HZ
     max_text_tokens = 400
     max_mel_tokens = 1000
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
@@ -36,6 +37,7 @@ class HummingEngine:
     def __init__(self) -> None:
         self.requests: list[SynthesisRequest] = []
         self.cancelled = 0
+        self.slow_from = 0  # the sentence from which on a slow text is slow
 
     def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
         if not any(letter.isalnum() for letter in text):
@@ -53,7 +55,7 @@ class HummingEngine:
                 raise SynthesisError("the model produced no speech for segment 1")
             if "bug" in request.text:
                 raise ZeroDivisionError("secret detail")
-            if "slow" in request.text:
+            if "slow" in request.text and segment.index >= self.slow_from:
                 deadline = time.monotonic() + 20
                 while not (should_stop and should_stop()):
                     assert time.monotonic() < deadline, "nobody cancelled"

@@ -20,6 +20,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 import indextts.webui
+from indextts.service import Service
 from indextts.types import FromVector
 from indextts.webui import build_app, launch, strings
 from indextts.webui.handlers import Handlers, sentence
@@ -29,8 +30,8 @@ PROGRESS: Any = lambda *_, **__: None  # noqa: E731  in place of a gr.Progress
 
 
 @pytest.fixture(scope="module")
-def address(engine: HummingEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    app = build_app(engine, examples_dir=tmp_path_factory.mktemp("examples"))  # type: ignore[arg-type]
+def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = build_app(service, examples_dir=tmp_path_factory.mktemp("examples"))
     yield launch(app, port=0, block=False)
     app.close()
 
@@ -52,15 +53,15 @@ def test_page_is_served_and_names_nothing_foreign(address: str) -> None:
     assert "fonts.googleapis" not in page
 
 
-def test_the_page_tells_the_model_and_the_acceleration(engine: HummingEngine) -> None:
-    app = build_app(engine)  # type: ignore[arg-type]
+def test_the_page_tells_the_model_and_the_acceleration(service: Service) -> None:
+    app = build_app(service)
     texts = " ".join(str(block.value) for block in app.blocks.values() if isinstance(block, gr.HTML))
     assert "humming &lt;voice&gt;" in texts
     assert "there is no CUDA device" in texts
 
 
-def test_an_untouched_seed_means_a_new_one(engine: HummingEngine) -> None:
-    app = build_app(engine)  # type: ignore[arg-type]
+def test_an_untouched_seed_means_a_new_one(service: Service) -> None:
+    app = build_app(service)
     (seed,) = [b for b in app.blocks.values() if getattr(b, "label", None) == strings.SEED]
     assert isinstance(seed, gr.Textbox) and not seed.value  # a number box would show, and send, 0
 
@@ -134,9 +135,11 @@ def test_a_bug_is_hidden_on_the_page_and_told_in_the_log(
     assert any(record.exc_info and "secret detail" in str(record.exc_info[1]) for record in caplog.records)
 
 
-def test_speak_yields_every_segment_and_then_the_whole(engine: HummingEngine, values: dict[str, Any]) -> None:
+def test_speak_yields_every_segment_and_then_the_whole(
+    engine: HummingEngine, service: Service, values: dict[str, Any]
+) -> None:
     steps = []
-    for step in Handlers(engine).speak(session("a"), PROGRESS, **values):  # type: ignore[arg-type]
+    for step in Handlers(service).speak(session("a"), PROGRESS, **values):
         live, whole = step[0], step[1]
         files = [wav_duration_s(path) for path in live] if isinstance(live, list) else []
         steps.append((files, wav_duration_s(whole) if isinstance(whole, str) else None, step[2], step[3]))
@@ -146,8 +149,8 @@ def test_speak_yields_every_segment_and_then_the_whole(engine: HummingEngine, va
     assert str(steps[-1][3]) in steps[-1][2]
 
 
-def test_cancel_stops_the_run_of_its_own_session_only(engine: HummingEngine, values: dict[str, Any]) -> None:
-    handlers = Handlers(engine)  # type: ignore[arg-type]
+def test_cancel_stops_the_run_of_its_own_session_only(service: Service, values: dict[str, Any]) -> None:
+    handlers = Handlers(service)
     seen: dict[str, list[Any]] = {"a": [], "b": []}
 
     def run(name: str) -> None:
@@ -169,8 +172,8 @@ def test_cancel_stops_the_run_of_its_own_session_only(engine: HummingEngine, val
     assert not threads["b"].is_alive() and not handlers.stop_by_session
 
 
-def test_a_run_that_the_browser_drops_is_told_to_stop(engine: HummingEngine, values: dict[str, Any]) -> None:
-    handlers = Handlers(engine)  # type: ignore[arg-type]
+def test_a_run_that_the_browser_drops_is_told_to_stop(service: Service, values: dict[str, Any]) -> None:
+    handlers = Handlers(service)
     steps: Any = handlers.speak(session("c"), PROGRESS, **values)
     next(steps)
     next(steps)
@@ -182,8 +185,8 @@ def test_a_run_that_the_browser_drops_is_told_to_stop(engine: HummingEngine, val
 @pytest.mark.parametrize(
     ("text", "rows"), [("One two. Three.", [[1, "One two", 2], [2, "Three", 1]]), ("", []), ("..", [])]
 )
-def test_preview(engine: HummingEngine, text: str, rows: list[list[Any]]) -> None:
-    assert Handlers(engine).preview(text, 120) == rows  # type: ignore[arg-type]
+def test_preview(service: Service, text: str, rows: list[list[Any]]) -> None:
+    assert Handlers(service).preview(text, 120) == rows
 
 
 def test_the_page_imports_no_torch_and_only_the_page_imports_gradio() -> None:

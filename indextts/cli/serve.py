@@ -1,0 +1,80 @@
+"""``indextts serve``: the HTTP interface, and the page with it if wanted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from contextlib import closing
+from pathlib import Path
+
+from indextts.cli.flags import (
+    add_engine_flags,
+    add_server_flags,
+    add_service_flags,
+    at_least_one,
+    engine_config,
+    positive,
+    service_config,
+)
+from indextts.cli.logs import setup_logging
+
+API_KEY_VARIABLE = "INDEXTTS_API_KEY"
+MIB = 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="answer over HTTP, as OpenAI's interface for speech does",
+        description="Serves POST /v1/audio/speech, /v1/audio/voices, /v1/models, /health, /ready and /metrics; "
+        "/docs describes them.",
+        epilog=f"With {API_KEY_VARIABLE} in the environment, clients must send its value as bearer token.",
+    )
+    parser.set_defaults(run=run, parser=parser)
+    server = add_server_flags(parser, port=8000)
+    server.add_argument("--page", action="store_true", help="also serve the web page, at /")
+    server.add_argument("--voices", type=Path, metavar="DIR", help="the voice library (in the user's data directory)")
+    server.add_argument(
+        "--shutdown-grace", type=positive, default=300.0, metavar="S",
+        help="when told to stop, finish what was accepted, for at most so many seconds (300)",
+    )  # fmt: skip
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-body", type=at_least_one, default=20, metavar="MIB", help="largest request (20)")
+    limits.add_argument("--max-text", type=at_least_one, default=10_000, metavar="N", help="characters (10000)")
+    limits.add_argument("--rate-limit", type=at_least_one, metavar="N", help="requests a minute and client (no limit)")
+    add_service_flags(parser)
+    add_engine_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Listen, load the model, and serve until told to stop."""
+    config = engine_config(args, args.parser)
+    setup_logging(args.verbose)
+
+    from indextts.api import ApiSettings, create_app
+    from indextts.api.server import Server
+    from indextts.engine import Engine
+    from indextts.service import Service
+    from indextts.voices import VoiceLibrary, default_folder
+
+    settings = ApiSettings(
+        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        max_body_bytes=args.max_body * MIB,
+        max_text_characters=args.max_text,
+        max_requests_per_minute=args.rate_limit,
+    )
+    library = VoiceLibrary(args.voices or default_folder())
+    with closing(Service(lambda: Engine.load(config), service_config(args))) as service:
+        app = create_app(service, library, settings)
+        if args.page:
+            from indextts.webui import build_app, mount
+
+            mount(build_app(service), app)
+            if settings.api_key is not None:
+                logger.warning("the page asks for no key: whoever reaches this address can use it")
+        Server(app, args.host, args.port, args.shutdown_grace).serve_until_stopped()
+        service.close(grace_s=0.0)  # the server has waited already
+    return 0

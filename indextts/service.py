@@ -1,0 +1,473 @@
+"""The one service in front of an ``Engine``, which the page and the HTTP interface share.
+
+Requests wait in a bounded queue in which clients take turns, some of them run side by side (their segments take turns
+on the model, see ``turns``), and each can be cancelled at any time. What a request makes is delivered as it comes, from
+the thread that makes it, so that a client that reads slowly keeps nobody waiting. A model that nobody has used for a
+while is unloaded, and loaded again when it is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from indextts.config import SamplingParams
+from indextts.errors import (
+    AudioError,
+    Cancelled,
+    ConfigError,
+    EmotionError,
+    QueueFull,
+    ServiceClosed,
+    TextError,
+)
+from indextts.types import (
+    AccelerationReport,
+    AudioChunk,
+    Progress,
+    ProgressCallback,
+    Segment,
+    StopCallback,
+    SynthesisRequest,
+    SynthesisResult,
+)
+
+if TYPE_CHECKING:
+    from indextts.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.1
+"""How often a reader that waits for sound looks whether it is still wanted."""
+
+FIRST_GUESS_S = 10.0
+"""How long a request is expected to take before the first one has shown it."""
+
+NEWEST_WEIGHT = 0.2
+"""How much the latest request counts in the mean duration of requests."""
+
+Deliver = Callable[[object], None]
+Work = Callable[["Engine", ProgressCallback, StopCallback], Iterable[object]]
+"""What a job does with the engine: yields its results, tells its progress, and stops when it shall."""
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """How much is done at a time.
+
+    Attributes:
+        simultaneous: Requests that run side by side. One client gets all of these places but one.
+        max_queue: Requests that may wait. One client may fill half of the queue.
+        idle_unload_s: Unload the model when nobody has used it for so long; None: never.
+    """
+
+    simultaneous: int = 4
+    max_queue: int = 32
+    idle_unload_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("simultaneous", "max_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.idle_unload_s is not None and not self.idle_unload_s > 0:
+            raise ConfigError(f"idle_unload_s must be more than 0 seconds, not {self.idle_unload_s:g}")
+
+    @property
+    def running_per_client(self) -> int:
+        return max(1, self.simultaneous - 1)
+
+    @property
+    def waiting_per_client(self) -> int:
+        return (self.max_queue + 1) // 2
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of the model even while it is unloaded; the properties of ``Engine`` of the same names."""
+
+    model_name: str
+    report: AccelerationReport
+    sample_rate_hz: int
+    sampling_defaults: SamplingParams
+    max_text_tokens: int
+    max_mel_tokens: int
+
+    @classmethod
+    def of(cls, engine: Engine) -> ModelFacts:
+        return cls(**{name: getattr(engine, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class ServiceStats:
+    """Counters since the start, and how things stand."""
+
+    served: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    audio_s: float = 0.0
+    waiting: int = 0
+    running: int = 0
+    loaded: bool = False
+    loads: int = 0
+    mean_request_s: float = FIRST_GUESS_S
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last thing that a job delivers. ``error`` None: it came to its end."""
+
+    error: Exception | None = None
+
+
+class Job:
+    """One request that the service has accepted."""
+
+    def __init__(self, service: Service, client: str, work: Work, deliver: Deliver) -> None:
+        self.service = service
+        self.client = client
+        self.work = work
+        self.deliver = deliver
+        self.stopped = threading.Event()
+
+    def cancel(self) -> None:
+        """Leave the queue, or stop at the next opportunity. Does nothing to a job that is finished."""
+        self.stopped.set()
+        self.service.forget(self)
+
+    def waiting(self) -> str:
+        """How long it may still have to wait, in words; empty once it runs."""
+        return self.service.waiting(self)
+
+
+class FairQueue:
+    """Jobs that wait and jobs that run. Clients take turns, whoever has asked how much. The owner locks it."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.running: list[Job] = []
+        self._waiting: dict[str, deque[Job]] = {}  # clients in the order of their turns
+
+    @property
+    def waiting(self) -> list[Job]:
+        return [job for jobs in self._waiting.values() for job in jobs]
+
+    def add(self, job: Job, mean_s: float) -> None:
+        """Append a job. Raises ``QueueFull``, with the time in which it would have had its turn."""
+        places = self.config.simultaneous + self.config.max_queue
+        waiting, running = self.waiting, self.running
+        retry_after_s = mean_s * (len(waiting) + 1) / self.config.simultaneous
+        if len(waiting) + len(running) >= places:
+            raise QueueFull(
+                f"the queue is full: {len(waiting)} requests are waiting; try again in {retry_after_s:.0f} s",
+                retry_after_s,
+            )
+        own = sum(other.client == job.client for other in (*waiting, *running))
+        if own >= self.config.running_per_client + self.config.waiting_per_client:
+            raise QueueFull(
+                f"{own} of your requests are under way, which is as many as one client may have; "
+                f"try again in {retry_after_s:.0f} s",
+                retry_after_s,
+            )
+        self._waiting.setdefault(job.client, deque()).append(job)
+
+    def start_next(self) -> Job | None:
+        """The next job, now running; None if none may run.
+
+        The client with the fewest running jobs is next; among equal ones, the one whose last turn is longest ago.
+        """
+        if len(self.running) >= self.config.simultaneous:
+            return None
+        runs = Counter(job.client for job in self.running)
+        ready = [client for client in self._waiting if runs[client] < self.config.running_per_client]
+        if not ready:
+            return None
+        client = min(ready, key=runs.__getitem__)
+        jobs = self._waiting.pop(client)
+        job = jobs.popleft()
+        if jobs:
+            self._waiting[client] = jobs  # behind all others
+        self.running.append(job)
+        return job
+
+    def remove(self, job: Job) -> bool:
+        """Take a waiting job out; whether it was waiting."""
+        jobs = self._waiting.get(job.client, deque())
+        if job not in jobs:
+            return False
+        jobs.remove(job)
+        if not jobs:
+            del self._waiting[job.client]
+        return True
+
+
+class Service:
+    """Runs requests of many clients on one engine. Safe to share between threads; ``close`` ends it."""
+
+    def __init__(self, load: Callable[[], Engine], config: ServiceConfig | None = None) -> None:
+        """Load the engine, and get ready. Raises what ``load`` raises."""
+        self.config = config or ServiceConfig()
+        self._load = load
+        self._engine: Engine | None = None
+        self._users = 0
+        self._last_used_s = time.monotonic()
+        self._loading = threading.Lock()
+        self._changed = threading.Condition()
+        self._queue = FairQueue(self.config)
+        self._stats = ServiceStats()
+        self._closed = False
+        with self.engine() as engine:
+            self.facts = ModelFacts.of(engine)
+        self._workers = [
+            threading.Thread(target=self._serve, name=f"service-{number}", daemon=True)
+            for number in range(self.config.simultaneous)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    # ------------------------------------------------------------------------------------- what clients call
+
+    def stream(
+        self,
+        request: SynthesisRequest,
+        client: str = "",
+        on_progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> Iterator[AudioChunk]:
+        """As ``Engine.stream``, when it is the turn of ``client``. ``on_progress`` is called in the reader's thread.
+
+        Raises:
+            QueueFull: too many wait already.
+            ServiceClosed: the service is shutting down.
+            IndexTTSError: as ``Engine.stream``.
+        """
+
+        def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[AudioChunk]:
+            return engine.stream(request, tell, stop)
+
+        yield from self._read(work, client, on_progress, should_stop)
+
+    def synthesize(
+        self,
+        request: SynthesisRequest,
+        client: str = "",
+        on_progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> SynthesisResult:
+        """As ``Engine.synthesize``, when it is the turn of ``client``. Raises as ``stream`` does."""
+
+        def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[SynthesisResult]:
+            yield engine.synthesize(request, tell, stop)
+
+        (result,) = self._read(work, client, on_progress, should_stop)
+        return result
+
+    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+        """As ``Engine.segment``; does not wait for anybody."""
+        with self.engine() as engine:
+            return engine.segment(text, max_tokens)
+
+    def submit(self, work: Work, client: str, deliver: Deliver) -> Job:
+        """Accept a job, or refuse it at once.
+
+        Args:
+            work: Its results are delivered one by one.
+            client: Who asks; jobs of different clients take turns.
+            deliver: Called from another thread with every ``Progress`` and result, and at last with ``Finished``.
+                It must not wait for anything.
+
+        Raises:
+            QueueFull, ServiceClosed: it is not accepted.
+        """
+        job = Job(self, client, work, deliver)
+        with self._changed:
+            try:
+                if self._closed:
+                    raise ServiceClosed("the server is shutting down and takes no new requests")
+                self._queue.add(job, self._stats.mean_request_s)
+            except (QueueFull, ServiceClosed):
+                self._count(refused=1)
+                raise
+            self._changed.notify_all()
+        return job
+
+    def stats(self) -> ServiceStats:
+        """The counters at this moment."""
+        with self._changed:
+            return replace(
+                self._stats,
+                waiting=len(self._queue.waiting),
+                running=len(self._queue.running),
+                loaded=self._engine is not None,
+            )
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the service takes requests, if there is room for them."""
+        return not self._closed
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Take nothing new, finish what was accepted, and stop.
+
+        Args:
+            grace_s: Cancel what is not finished by then; None: wait as long as it takes.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            finished = self._changed.wait_for(lambda: not (self._queue.waiting or self._queue.running), grace_s)
+            unfinished = [] if finished else [*self._queue.waiting, *self._queue.running]
+        if unfinished:
+            logger.warning("cancelling %d requests that are not finished after %g s", len(unfinished), grace_s)
+        for job in unfinished:
+            job.cancel()
+        for worker in self._workers:
+            worker.join()
+        self._engine = None
+
+    # ------------------------------------------------------------------------------------------ what jobs call
+
+    def forget(self, job: Job) -> None:
+        """Take ``job`` out of the queue, if it is still waiting."""
+        with self._changed:
+            waited = self._queue.remove(job)
+            if waited:
+                self._count(cancelled=1)
+                self._changed.notify_all()
+        if waited:
+            job.deliver(Finished(Cancelled("the synthesis was cancelled while it waited for its turn")))
+
+    def waiting(self, job: Job) -> str:
+        """See ``Job.waiting``."""
+        with self._changed:
+            waiting, mean_s = self._queue.waiting, self._stats.mean_request_s
+        if job not in waiting:
+            return ""
+        return f"waiting, about {mean_s * (len(waiting) + 1) / self.config.simultaneous:.0f} s at most"
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """The engine, loaded if need be, and not unloaded meanwhile."""
+        with self._changed:
+            self._users += 1
+        try:
+            yield self._loaded()
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._last_used_s = time.monotonic()
+                self._changed.notify_all()
+
+    def _loaded(self) -> Engine:
+        with self._loading:  # those who come while it is being loaded wait for it
+            if self._engine is None:
+                self._engine = self._load()
+                self._count(loads=1)
+            return self._engine
+
+    # ------------------------------------------------------------------------------------------------ the inside
+
+    def _read(
+        self, work: Work, client: str, on_progress: ProgressCallback | None, should_stop: StopCallback | None
+    ) -> Iterator[Any]:
+        """Submit ``work`` and read its results as they come. Whoever stops reading cancels it."""
+        items: queue.SimpleQueue[object] = queue.SimpleQueue()
+        tell = on_progress or (lambda step: None)
+        told = ""
+        job = self.submit(work, client, items.put)
+        try:
+            while True:
+                if should_stop is not None and should_stop():
+                    raise Cancelled("the synthesis was cancelled")
+                try:
+                    item = items.get(timeout=LOOK_S)
+                except queue.Empty:
+                    if (waiting := job.waiting()) and waiting != told:
+                        tell(Progress(0.0, told := waiting))
+                    continue
+                if isinstance(item, Progress):
+                    tell(item)
+                elif not isinstance(item, Finished):
+                    yield item
+                elif item.error is not None:
+                    raise item.error
+                else:
+                    return
+        finally:
+            job.cancel()
+
+    def _serve(self) -> None:
+        """A worker: one job after the other, until the service is closed and has none left."""
+        while (job := self._next()) is not None:
+            try:
+                self._perform(job)
+            except Exception:  # the listener failed, not the job: nobody is left to tell
+                logger.exception("a result could not be delivered")
+            with self._changed:
+                self._queue.running.remove(job)
+                self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        """Wait for a job; unload the model when it has been idle for long enough. None: the service is closed."""
+        while True:
+            with self._changed:
+                while not self._idle_for_too_long():
+                    if (job := self._queue.start_next()) is not None:
+                        return job
+                    if self._closed and not self._queue.waiting:
+                        return None
+                    self._changed.wait(self._until_idle_for_too_long_s())
+                self._engine = None
+            from indextts.loading import release_memory  # needs torch
+
+            release_memory()
+            logger.info("unloaded the model: nobody has used it for %g s", self.config.idle_unload_s)
+
+    def _idle_for_too_long(self) -> bool:
+        remaining_s = self._until_idle_for_too_long_s()
+        return remaining_s is not None and remaining_s <= 0 and not self._queue.waiting
+
+    def _until_idle_for_too_long_s(self) -> float | None:
+        """None while the model is in use, not loaded, or to be kept."""
+        if self._engine is None or self._users or self.config.idle_unload_s is None:
+            return None
+        return max(0.0, self._last_used_s + self.config.idle_unload_s - time.monotonic())
+
+    def _perform(self, job: Job) -> None:
+        started_s, error = time.monotonic(), None
+        try:
+            with self.engine() as engine:
+                for item in job.work(engine, job.deliver, job.stopped.is_set):
+                    if isinstance(item, (AudioChunk, SynthesisResult)):
+                        self._count(audio_s=len(item.samples) / item.sample_rate_hz)
+                    job.deliver(item)
+        except Exception as caught:  # whatever it is, the client is told, and the next job is none the worse for it
+            error = caught
+        self._count(**{outcome_of(error): 1})
+        if error is None:
+            took_s = time.monotonic() - started_s
+            self._count(mean_request_s=NEWEST_WEIGHT * (took_s - self._stats.mean_request_s))
+        job.deliver(Finished(error))
+
+    def _count(self, **more: float) -> None:
+        """Add to fields of the stats."""
+        with self._changed:
+            self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
+
+
+def outcome_of(error: Exception | None) -> str:
+    """The counter of ``ServiceStats`` that a job with this end belongs to."""
+    if error is None:
+        return "served"
+    if isinstance(error, Cancelled):
+        return "cancelled"
+    if isinstance(error, (TextError, AudioError, EmotionError, ConfigError)):  # the request was wrong
+        return "refused"
+    return "failed"

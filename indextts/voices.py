@@ -1,0 +1,226 @@
+"""The voice library: recordings under names, one file each, in a folder that people may look into.
+
+A file appears under its name only once it is complete, so that a program that is killed while it saves leaves no
+broken voice behind. The example voices of the repository are there as well, read-only.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+import threading
+import time
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
+from indextts.types import VoicePrompt
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES_DIR = Path(__file__).resolve().parent.parent / "examples"
+SUFFIX = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
+"""What recordings are stored, by the name that libsndfile has for their format, and the suffix of their file."""
+
+MAX_NAME_LENGTH = 64
+MAX_NAME_BYTES = 200  # file systems take 255, suffix included
+MAX_RECORDING_S = 120.0
+FORBIDDEN = frozenset('/\\:*?"<>|')
+"""Characters that mean something in a path or cannot stand in one, on any system."""
+
+DEVICE_NAMES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
+)
+"""Names that Windows does not let files have."""
+
+PARTIAL = ".partial"
+ABANDONED_AFTER_S = 3600.0
+
+
+@dataclass(frozen=True)
+class LibraryVoice:
+    """A voice that can be asked for by its name."""
+
+    name: str
+    path: Path
+    read_only: bool
+
+    def prompt(self) -> VoicePrompt:
+        """The recording. Raises ``AudioError`` if the file is gone or cannot be read."""
+        return VoicePrompt.from_path(self.path)
+
+
+def default_folder() -> Path:
+    """Where the user's voices are, if not told otherwise."""
+    return platformdirs.user_data_path("indextts") / "voices"
+
+
+class VoiceLibrary:
+    """The voices of ``folder``, and those of ``examples_dir`` read-only. Safe to share between threads."""
+
+    def __init__(self, folder: Path, examples_dir: Path | None = EXAMPLES_DIR) -> None:
+        self.folder = folder
+        self.examples_dir = examples_dir
+        self._lock = threading.Lock()
+        self._remove_abandoned()
+
+    def voices(self, search: str = "") -> list[LibraryVoice]:
+        """All voices whose name holds ``search``, by name; upper and lower case are the same."""
+        examples = [] if self.examples_dir is None else voices_in(self.examples_dir, read_only=True)
+        own = voices_in(self.folder, read_only=False)
+        by_name = {voice.name: voice for voice in (*own, *examples)}
+        wanted = unicodedata.normalize("NFC", search).casefold()
+        return [by_name[name] for name in sorted(by_name, key=str.casefold) if wanted in name.casefold()]
+
+    def get(self, name: str) -> LibraryVoice:
+        """The voice called ``name``.
+
+        Raises:
+            VoiceNotFound: there is none.
+        """
+        wanted = unicodedata.normalize("NFC", name)
+        for voice in self.voices():
+            if voice.name == wanted:
+                return voice
+        raise VoiceNotFound(f"there is no voice {name[:MAX_NAME_LENGTH]!r}")
+
+    def save(self, name: str, data: bytes) -> LibraryVoice:
+        """Store a recording, of any format the audio library decodes, as the voice ``name``.
+
+        Raises:
+            AudioError: the recording cannot be used as a prompt, or is too long.
+            VoiceExists: the name is taken.
+            VoiceError: the name cannot be used, or the file cannot be written; nothing is left behind.
+        """
+        name = checked_name(name)
+        path = self.folder / f"{name}{checked_recording(data, name)}"
+        with self._lock:
+            self._must_be_free(name)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_at_once(path, data)
+            except OSError as error:
+                raise VoiceError(f"cannot save the voice {name!r} in {str(self.folder)!r}: {error.strerror}") from error
+        return LibraryVoice(name, path, read_only=False)
+
+    def rename(self, name: str, new_name: str) -> LibraryVoice:
+        """Call the voice ``name`` ``new_name`` from now on. Raises as ``save`` and ``get`` do."""
+        new_name = checked_name(new_name)
+        with self._lock:
+            voice = self._own(name)
+            if new_name.casefold() != voice.name.casefold():
+                self._must_be_free(new_name)
+            path = voice.path.with_name(f"{new_name}{voice.path.suffix}")
+            try:
+                voice.path.rename(path)
+            except OSError as error:
+                raise VoiceError(f"cannot rename the voice {voice.name!r}: {error.strerror}") from error
+        return LibraryVoice(new_name, path, read_only=False)
+
+    def delete(self, name: str) -> None:
+        """Remove the voice ``name`` and its recording for good.
+
+        Raises:
+            VoiceNotFound: there is none.
+            VoiceError: it is an example voice, or the file cannot be removed.
+        """
+        with self._lock:
+            voice = self._own(name)
+            try:
+                voice.path.unlink()
+            except OSError as error:
+                raise VoiceError(f"cannot delete the voice {voice.name!r}: {error.strerror}") from error
+
+    def _own(self, name: str) -> LibraryVoice:
+        voice = self.get(name)
+        if voice.read_only:
+            raise VoiceError(f"the voice {voice.name!r} is an example and cannot be changed")
+        return voice
+
+    def _must_be_free(self, name: str) -> None:
+        # Names that differ in case only would be one file on some systems.
+        for voice in self.voices():
+            if voice.name.casefold() == name.casefold():
+                raise VoiceExists(f"there is a voice {voice.name!r} already: choose another name, or delete it first")
+
+    def _remove_abandoned(self) -> None:
+        """Remove what programs that were killed while saving have left, but not what others are writing now."""
+        for path in self.folder.glob(f".*{PARTIAL}"):
+            try:
+                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                    path.unlink()
+            except OSError as error:
+                logger.warning("cannot remove the unfinished file %s: %s", path, error.strerror)
+
+
+def voices_in(folder: Path, read_only: bool) -> list[LibraryVoice]:
+    """The recordings in ``folder``, which may be absent. Raises ``VoiceError`` if it cannot be read."""
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise VoiceError(f"cannot read the voices in {str(folder)!r}: {error.strerror}") from error
+    return [
+        LibraryVoice(unicodedata.normalize("NFC", path.stem), path, read_only)
+        for path in paths
+        if path.suffix.lower() in SUFFIX.values() and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def checked_name(name: str) -> str:
+    """``name`` as it is stored: in Unicode's composed form, without spaces around it.
+
+    Raises:
+        VoiceError: it is empty, too long, or holds what cannot stand in a file name.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    if not name:
+        raise VoiceError("a voice needs a name")
+    shown = repr(name[:MAX_NAME_LENGTH])
+    if len(name) > MAX_NAME_LENGTH or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        raise VoiceError(f"the name {shown} is too long: at most {MAX_NAME_LENGTH} characters, {MAX_NAME_BYTES} bytes")
+    if bad := [character for character in name if character in FORBIDDEN or not character.isprintable()]:
+        raise VoiceError(f"the name {shown} must not hold {bad[0]!r}")
+    if name[0] == "." or name[-1] == "." or name.split(".")[0].casefold() in DEVICE_NAMES:
+        raise VoiceError(f"the name {shown} cannot be used: no dot at either end, and no name of a Windows device")
+    return name
+
+
+def checked_recording(data: bytes, name: str) -> str:
+    """Check that ``data`` is a usable prompt. Returns the suffix of its format."""
+    import soundfile
+
+    from indextts.audio import MAX_PROMPT_S, load_prompt  # needs torch, which listing need not wait for
+
+    load_prompt(data, 16000, name)
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        suffix, duration_s = SUFFIX.get(file.format), file.frames / file.samplerate
+    if suffix is None:
+        raise AudioError(f"the recording {name!r} is {file.format}: use a WAV, FLAC, OGG or MP3 file")
+    if duration_s > MAX_RECORDING_S:
+        raise AudioError(
+            f"the recording {name!r} is too long: {duration_s:.0f} s; at most {MAX_RECORDING_S:.0f} s are taken, "
+            f"and the first {MAX_PROMPT_S:.0f} s are used"
+        )
+    return suffix
+
+
+def write_at_once(path: Path, data: bytes) -> None:
+    """Write a file that is there either completely or not at all, even if the machine stops in between."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from indextts.checkpoints import (
-    BUNDLED_DIR,
     DETERMINISTIC_BUFFERS,
     all_finite,
     load_strictly,
@@ -33,8 +32,10 @@ from indextts.engine import Engine
 from indextts.errors import CheckpointError
 from indextts.loading import build_networks
 from indextts.models import s2mel, semantic_codec
+from training.train_tokenizer import train_vocabulary
 
-KEYS = Path(__file__).parent / "keys"
+ROOT = Path(__file__).parents[1]
+KEYS = ROOT / "tests" / "keys"
 KEPT_ENCODER_LAYERS = 17
 
 
@@ -274,8 +275,9 @@ def test_the_statistics_of_another_file(model_dir: Path) -> None:
 
 
 def test_the_vocabulary_of_another_model(model_dir: Path) -> None:
-    shutil.copy(BUNDLED_DIR / "bpe.model", model_dir / "bpe.model")
-    assert "bpe.model has 800 tokens and the language model 420" in load_error(model_dir)
+    lines = (ROOT / "training" / "eval_sentences.txt").read_text(encoding="utf-8").upper().splitlines()
+    (model_dir / "bpe.model").write_bytes(train_vocabulary(lines, 600))
+    assert "bpe.model has 600 tokens and the language model 420" in load_error(model_dir)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x0a\xff\xff\xff\xff\x0f", b"text"])

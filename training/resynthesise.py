@@ -22,6 +22,7 @@ from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.types import Segment, SpeechCodes, Voice, VoicePrompt
 from training.evaluate import HERE, Clip, read_clips, write_clips
+from training.without_latents import muted
 
 
 class Resynthesiser:
@@ -39,9 +40,7 @@ class Resynthesiser:
         if self.what == "mel":
             return self.engine.stages.vocoder(audio.log_mel(wave, params.spect_params, params.sr))
         conditioning = self.engine.stages.conditioning
-        codes, _ = self.models.semantic_codec.quantize(
-            conditioning.semantic_embedding(audio.resample_22k_to_16k(wave))
-        )
+        codes, _ = self.models.semantic_codec.quantize(conditioning.semantic_embedding(audio.resample_22k_to_16k(wave)))
         voice = conditioning.voice(self.prompts[clip.voice])
         generator = torch.Generator().manual_seed(clip.seed)
         mel = self.engine.stages.s2mel([self.spoken(codes[0], clip, voice)], voice, generator)[0]
@@ -57,14 +56,6 @@ class Resynthesiser:
         return SpeechCodes(segment, codes, latent, reached_limit=False)
 
 
-def without_latents(engine: Engine) -> None:
-    """Let the flow hear the codes alone, as in the first stage of its training."""
-    last = engine.models.s2mel.gpt_layer[-1]
-    assert isinstance(last, torch.nn.Linear)
-    for parameter in last.parameters():
-        parameter.zero_()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=Path, required=True, help="folder with clips.json")
@@ -76,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     engine = Engine.load(EngineConfig(model_dir=options.model_dir, device="cpu", qwen_emotion=False))
     if options.what == "codes":
-        without_latents(engine)
+        engine.models.s2mel.load_state_dict(muted(engine.models.s2mel.state_dict()))
     speak = Resynthesiser(engine, options.prompts, options.what)
     options.out.mkdir(parents=True, exist_ok=True)
     clips = []

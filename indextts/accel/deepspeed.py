@@ -12,6 +12,11 @@ from indextts.models.gpt import UnifiedVoice
 
 __all__ = ["DeepSpeedBackend", "load_ds_config"]
 
+NOT_INSTALLED = (
+    "DeepSpeed is not installed. It comes with this package on Linux alone; there, install the package again, or only "
+    "`pip install deepspeed`. On other systems leave the flag out: everything else works without it"
+)
+
 
 class DeepSpeedBackend(EagerBackend):
     """Every decode step goes through a DeepSpeed inference engine that wraps the one ``DecodeStep``."""
@@ -25,6 +30,10 @@ class DeepSpeedBackend(EagerBackend):
         super().__init__(model)
         try:
             import deepspeed
+        except ModuleNotFoundError as error:
+            if error.name != "deepspeed":
+                raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
+            raise UnsupportedOption(f"--deepspeed: {NOT_INSTALLED}") from error
         except ImportError as error:
             raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
         # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_use_cache`).

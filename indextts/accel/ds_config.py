@@ -19,10 +19,10 @@ from typing import Any
 from indextts.checkpoints import BUNDLED_DIR
 from indextts.config import EngineConfig, load_model_config
 from indextts.errors import ConfigError
+from indextts.resources import DS_CONFIG as DEFAULT_DS_CONFIG
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DS_CONFIG = Path(__file__).resolve().parents[2] / "ds_config.json"
 MAX_FILE_BYTES = 65_536
 
 DTYPES = {

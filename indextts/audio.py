@@ -10,6 +10,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ SAMPLE_RATE_HZ = 22050  # of mels and of the output
 SEMANTIC_SAMPLE_RATE_HZ = 16000  # of the semantic and the style encoder
 MAX_PROMPT_S = 15.0
 MIN_PROMPT_S = 0.5
+OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
+FORMATS = {
+    "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "pcm": ("RAW", "PCM_16"),
+}  # fmt: skip
+"""What can be written, by the ending of the file: container and coding, as libsndfile calls them."""
+
 SILENCE_PEAK = 1e-3  # -60 dBFS; a recording that never exceeds it is silence
 
 FBANK_BINS = 80
@@ -308,23 +316,70 @@ def join(
     return np.concatenate([np.zeros(0, np.int16), *parts])
 
 
-def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
-    """Write int16 samples ``[N]`` as a mono 16-bit PCM WAV file; an existing file is replaced in one step.
+def encode(samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ, format: str = "wav") -> bytes:
+    """Int16 samples ``[N]`` as the content of a mono file.
+
+    Args:
+        format: A key of ``FORMATS``. "wav" and "flac" keep every sample, "pcm" is the samples alone (little-endian);
+            "opus" is at 24 kHz, for it knows no 22.05 kHz.
 
     Raises:
-        AudioError: the file cannot be written; nothing is left behind.
+        AudioError: another format, or one that this machine's libsndfile cannot write.
     """
     import soundfile
 
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise TypeError(f"samples must be int16 [N], not {samples.dtype} {list(samples.shape)}")
-    path = Path(path)
+    if format not in FORMATS:
+        raise AudioError(f"unknown audio format {format!r}: known are {', '.join(FORMATS)}")
+    if format == "pcm":
+        return samples.astype("<i2").tobytes()
+    container, subtype = FORMATS[format]
+    if format == "opus":
+        resampled = _soxr_hq(samples.astype(np.float32) / 2**15, sample_rate_hz, OPUS_SAMPLE_RATE_HZ)
+        samples, sample_rate_hz = to_pcm16(torch.from_numpy(resampled)), OPUS_SAMPLE_RATE_HZ
+    content = io.BytesIO()
+    try:
+        with soundfile.SoundFile(content, "w", sample_rate_hz, 1, subtype, format=container) as file:
+            # In pieces: libsndfile's Vorbis coder keeps a whole piece on the stack, and crashes on minutes of sound.
+            for start in range(0, len(samples), sample_rate_hz):
+                file.write(samples[start : start + sample_rate_hz])
+    except (ValueError, soundfile.LibsndfileError) as error:  # ValueError: not in this build of the library
+        raise AudioError(f"cannot write {format} on this machine: {error}") from error
+    return content.getvalue()
+
+
+def audio_format(path: str | Path) -> str:
+    """The format that a file's name asks for. Raises ``AudioError`` for an ending that is not one of ``FORMATS``."""
+    format = Path(path).suffix.lower().removeprefix(".")
+    if format not in FORMATS:
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise AudioError(f"the name {str(path)!r} tells no audio format: it must end in one of {endings}")
+    return format
+
+
+def write_audio(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    """Write int16 samples ``[N]`` in the format that the name asks for; an existing file is replaced in one step.
+
+    Raises:
+        AudioError: unknown format, or the file cannot be written; nothing is left behind.
+    """
+    return _replace_file(Path(path), encode(samples, sample_rate_hz, audio_format(path)))
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    """Write int16 samples ``[N]`` as a mono 16-bit WAV file, whatever its name; otherwise as ``write_audio``."""
+    return _replace_file(Path(path), encode(samples, sample_rate_hz))
+
+
+def _replace_file(path: Path, content: bytes) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(partial, samples, sample_rate_hz, subtype="PCM_16", format="WAV")
+        partial.write_bytes(content)
         os.replace(partial, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        partial.unlink(missing_ok=True)
-        raise AudioError(f"cannot write {str(path)!r}: {error}") from error
+    except OSError as error:
+        with suppress(OSError):  # a name that is too long cannot be removed either
+            partial.unlink(missing_ok=True)
+        raise AudioError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,11 +23,17 @@ from torch import Tensor
 
 from indextts.config import SpectrogramConfig
 from indextts.errors import AudioError, ConfigError
+from indextts.types import read_recording
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE_HZ = 22050  # of mels and of the output
 SEMANTIC_SAMPLE_RATE_HZ = 16000  # of the semantic and the style encoder
 MAX_PROMPT_S = 15.0
 MIN_PROMPT_S = 0.5
+MIN_RATE_HZ, MAX_RATE_HZ = 4000, 768_000  # of a recording that can be read
+READ_VALUES = 2**20  # decoded at once, all channels together
 OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
@@ -35,6 +41,7 @@ FORMATS = {
 }  # fmt: skip
 """What can be written, by the ending of the file: container and coding, as libsndfile calls them."""
 
+MAX_PEAK = 10.0  # times full scale; floats beyond it are no sound, or whole numbers that nobody scaled
 SILENCE_PEAK = 1e-3  # -60 dBFS; a recording that never exceeds it is silence
 
 FBANK_BINS = 80
@@ -72,20 +79,21 @@ def load_audio(
 
     if not isinstance(source, bytes):
         name = name or Path(source).name
-        try:
-            source = Path(source).read_bytes()
-        except OSError as error:
-            raise AudioError(f"cannot read the recording {name!r}: {error.strerror or error}") from error
+        source = read_recording(source)
     name = name or "recording"
     if not source:
         raise AudioError(f"the recording {name!r} is empty (0 bytes)")
     try:
-        with soundfile.SoundFile(io.BytesIO(source)) as file:
+        with soundfile.SoundFile(_Content(source)) as file:
             rate_hz = file.samplerate
+            if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+                raise AudioError(
+                    f"the recording {name!r} has {rate_hz} samples a second: {MIN_RATE_HZ} to {MAX_RATE_HZ} can be used"
+                )
             # One second more than is kept: the resampler then sees what it would see of the whole file.
-            limit = -1 if max_s is None else int((max_s + 1) * rate_hz)
-            samples = file.read(limit, dtype="float32", always_2d=True).mean(1)
-    except soundfile.LibsndfileError as error:
+            limit = math.inf if max_s is None else int((max_s + 1) * rate_hz)
+            samples = _read_mono(file, limit)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: samples without a header
         raise AudioError(
             f"cannot decode the recording {name!r}: {error}. Use a WAV, FLAC, OGG or MP3 file"
         ) from error
@@ -93,6 +101,26 @@ def load_audio(
         raise AudioError(f"the recording {name!r} contains samples that are not finite numbers")
     wave = torch.from_numpy(_soxr_hq(samples, rate_hz, sample_rate_hz))[None]
     return wave if max_s is None else wave[:, : int(max_s * sample_rate_hz)]
+
+
+class _Content(io.BytesIO):
+    """Bytes for libsndfile, which a damaged header makes look for something before their start."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = (0, self.tell(), self.getbuffer().nbytes)[whence]
+        return super().seek(max(0, base + offset))
+
+
+def _read_mono(file: soundfile.SoundFile, limit: float) -> np.ndarray:
+    """At most ``limit`` frames as the mean of their channels: piece by piece, for a header may promise anything."""
+    pieces = [np.zeros(0, np.float32)]
+    while limit > 0:
+        piece = file.read(int(min(READ_VALUES // file.channels + 1, limit)), dtype="float32", always_2d=True)
+        if not len(piece):
+            break
+        pieces.append(piece.mean(1))
+        limit -= len(piece)
+    return np.concatenate(pieces)
 
 
 def _soxr_hq(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -113,7 +141,7 @@ def load_prompt(source: str | Path | bytes, sample_rate_hz: int, name: str = "")
         The waveform, ``[1, N]`` float32.
 
     Raises:
-        AudioError: unreadable, shorter than ``MIN_PROMPT_S``, or silent.
+        AudioError: unreadable, shorter than ``MIN_PROMPT_S``, silent, or far beyond full scale.
     """
     wave = load_audio(source, sample_rate_hz, MAX_PROMPT_S, name)
     check_prompt(
@@ -123,7 +151,7 @@ def load_prompt(source: str | Path | bytes, sample_rate_hz: int, name: str = "")
 
 
 def check_prompt(wave: Tensor, sample_rate_hz: int, name: str = "recording") -> None:
-    """Raise ``AudioError`` if a waveform ``[1, N]`` is too short or too quiet to take a voice from."""
+    """Raise ``AudioError`` if a waveform ``[1, N]`` is too short, too quiet or too loud to take a voice from."""
     duration_s = wave.shape[-1] / sample_rate_hz
     if duration_s < MIN_PROMPT_S:
         raise AudioError(
@@ -132,6 +160,8 @@ def check_prompt(wave: Tensor, sample_rate_hz: int, name: str = "recording") -> 
     peak = wave.abs().max().item()
     if peak < SILENCE_PEAK:
         raise AudioError(f"the recording {name!r} is silent: its peak is {peak:.6f} of full scale")
+    if not peak <= MAX_PEAK:
+        raise AudioError(f"the recording {name!r} has a peak of {peak:.3g} times full scale: samples are from -1 to 1")
 
 
 def resample_22k_to_16k(wave: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,11 +23,25 @@ from torch import Tensor
 
 from indextts.config import SpectrogramConfig
 from indextts.errors import AudioError, ConfigError
+from indextts.types import read_recording
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE_HZ = 22050  # of mels and of the output
 SEMANTIC_SAMPLE_RATE_HZ = 16000  # of the semantic and the style encoder
 MAX_PROMPT_S = 15.0
 MIN_PROMPT_S = 0.5
+MIN_RATE_HZ, MAX_RATE_HZ = 4000, 768_000  # of a recording that can be read
+READ_VALUES = 2**20  # decoded at once, all channels together
+OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
+FORMATS = {
+    "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "pcm": ("RAW", "PCM_16"),
+}  # fmt: skip
+"""What can be written, by the ending of the file: container and coding, as libsndfile calls them."""
+
+MAX_PEAK = 10.0  # times full scale; floats beyond it are no sound, or whole numbers that nobody scaled
 SILENCE_PEAK = 1e-3  # -60 dBFS; a recording that never exceeds it is silence
 
 FBANK_BINS = 80
@@ -64,20 +79,21 @@ def load_audio(
 
     if not isinstance(source, bytes):
         name = name or Path(source).name
-        try:
-            source = Path(source).read_bytes()
-        except OSError as error:
-            raise AudioError(f"cannot read the recording {name!r}: {error.strerror or error}") from error
+        source = read_recording(source)
     name = name or "recording"
     if not source:
         raise AudioError(f"the recording {name!r} is empty (0 bytes)")
     try:
-        with soundfile.SoundFile(io.BytesIO(source)) as file:
+        with soundfile.SoundFile(_Content(source)) as file:
             rate_hz = file.samplerate
+            if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+                raise AudioError(
+                    f"the recording {name!r} has {rate_hz} samples a second: {MIN_RATE_HZ} to {MAX_RATE_HZ} can be used"
+                )
             # One second more than is kept: the resampler then sees what it would see of the whole file.
-            limit = -1 if max_s is None else int((max_s + 1) * rate_hz)
-            samples = file.read(limit, dtype="float32", always_2d=True).mean(1)
-    except soundfile.LibsndfileError as error:
+            limit = math.inf if max_s is None else int((max_s + 1) * rate_hz)
+            samples = _read_mono(file, limit)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: samples without a header
         raise AudioError(
             f"cannot decode the recording {name!r}: {error}. Use a WAV, FLAC, OGG or MP3 file"
         ) from error
@@ -85,6 +101,26 @@ def load_audio(
         raise AudioError(f"the recording {name!r} contains samples that are not finite numbers")
     wave = torch.from_numpy(_soxr_hq(samples, rate_hz, sample_rate_hz))[None]
     return wave if max_s is None else wave[:, : int(max_s * sample_rate_hz)]
+
+
+class _Content(io.BytesIO):
+    """Bytes for libsndfile, which a damaged header makes look for something before their start."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = (0, self.tell(), self.getbuffer().nbytes)[whence]
+        return super().seek(max(0, base + offset))
+
+
+def _read_mono(file: soundfile.SoundFile, limit: float) -> np.ndarray:
+    """At most ``limit`` frames as the mean of their channels: piece by piece, for a header may promise anything."""
+    pieces = [np.zeros(0, np.float32)]
+    while limit > 0:
+        piece = file.read(int(min(READ_VALUES // file.channels + 1, limit)), dtype="float32", always_2d=True)
+        if not len(piece):
+            break
+        pieces.append(piece.mean(1))
+        limit -= len(piece)
+    return np.concatenate(pieces)
 
 
 def _soxr_hq(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -105,7 +141,7 @@ def load_prompt(source: str | Path | bytes, sample_rate_hz: int, name: str = "")
         The waveform, ``[1, N]`` float32.
 
     Raises:
-        AudioError: unreadable, shorter than ``MIN_PROMPT_S``, or silent.
+        AudioError: unreadable, shorter than ``MIN_PROMPT_S``, silent, or far beyond full scale.
     """
     wave = load_audio(source, sample_rate_hz, MAX_PROMPT_S, name)
     check_prompt(
@@ -115,7 +151,7 @@ def load_prompt(source: str | Path | bytes, sample_rate_hz: int, name: str = "")
 
 
 def check_prompt(wave: Tensor, sample_rate_hz: int, name: str = "recording") -> None:
-    """Raise ``AudioError`` if a waveform ``[1, N]`` is too short or too quiet to take a voice from."""
+    """Raise ``AudioError`` if a waveform ``[1, N]`` is too short, too quiet or too loud to take a voice from."""
     duration_s = wave.shape[-1] / sample_rate_hz
     if duration_s < MIN_PROMPT_S:
         raise AudioError(
@@ -124,6 +160,8 @@ def check_prompt(wave: Tensor, sample_rate_hz: int, name: str = "recording") -> 
     peak = wave.abs().max().item()
     if peak < SILENCE_PEAK:
         raise AudioError(f"the recording {name!r} is silent: its peak is {peak:.6f} of full scale")
+    if not peak <= MAX_PEAK:
+        raise AudioError(f"the recording {name!r} has a peak of {peak:.3g} times full scale: samples are from -1 to 1")
 
 
 def resample_22k_to_16k(wave: Tensor) -> Tensor:
@@ -308,23 +346,70 @@ def join(
     return np.concatenate([np.zeros(0, np.int16), *parts])
 
 
-def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
-    """Write int16 samples ``[N]`` as a mono 16-bit PCM WAV file; an existing file is replaced in one step.
+def encode(samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ, format: str = "wav") -> bytes:
+    """Int16 samples ``[N]`` as the content of a mono file.
+
+    Args:
+        format: A key of ``FORMATS``. "wav" and "flac" keep every sample, "pcm" is the samples alone (little-endian);
+            "opus" is at 24 kHz, for it knows no 22.05 kHz.
 
     Raises:
-        AudioError: the file cannot be written; nothing is left behind.
+        AudioError: another format, or one that this machine's libsndfile cannot write.
     """
     import soundfile
 
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise TypeError(f"samples must be int16 [N], not {samples.dtype} {list(samples.shape)}")
-    path = Path(path)
+    if format not in FORMATS:
+        raise AudioError(f"unknown audio format {format!r}: known are {', '.join(FORMATS)}")
+    if format == "pcm":
+        return samples.astype("<i2").tobytes()
+    container, subtype = FORMATS[format]
+    if format == "opus":
+        resampled = _soxr_hq(samples.astype(np.float32) / 2**15, sample_rate_hz, OPUS_SAMPLE_RATE_HZ)
+        samples, sample_rate_hz = to_pcm16(torch.from_numpy(resampled)), OPUS_SAMPLE_RATE_HZ
+    content = io.BytesIO()
+    try:
+        with soundfile.SoundFile(content, "w", sample_rate_hz, 1, subtype, format=container) as file:
+            # In pieces: libsndfile's Vorbis coder keeps a whole piece on the stack, and crashes on minutes of sound.
+            for start in range(0, len(samples), sample_rate_hz):
+                file.write(samples[start : start + sample_rate_hz])
+    except (ValueError, soundfile.LibsndfileError) as error:  # ValueError: not in this build of the library
+        raise AudioError(f"cannot write {format} on this machine: {error}") from error
+    return content.getvalue()
+
+
+def audio_format(path: str | Path) -> str:
+    """The format that a file's name asks for. Raises ``AudioError`` for an ending that is not one of ``FORMATS``."""
+    format = Path(path).suffix.lower().removeprefix(".")
+    if format not in FORMATS:
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise AudioError(f"the name {str(path)!r} tells no audio format: it must end in one of {endings}")
+    return format
+
+
+def write_audio(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    """Write int16 samples ``[N]`` in the format that the name asks for; an existing file is replaced in one step.
+
+    Raises:
+        AudioError: unknown format, or the file cannot be written; nothing is left behind.
+    """
+    return _replace_file(Path(path), encode(samples, sample_rate_hz, audio_format(path)))
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Path:
+    """Write int16 samples ``[N]`` as a mono 16-bit WAV file, whatever its name; otherwise as ``write_audio``."""
+    return _replace_file(Path(path), encode(samples, sample_rate_hz))
+
+
+def _replace_file(path: Path, content: bytes) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(partial, samples, sample_rate_hz, subtype="PCM_16", format="WAV")
+        partial.write_bytes(content)
         os.replace(partial, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        partial.unlink(missing_ok=True)
-        raise AudioError(f"cannot write {str(path)!r}: {error}") from error
+    except OSError as error:
+        with suppress(OSError):  # a name that is too long cannot be removed either
+            partial.unlink(missing_ok=True)
+        raise AudioError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path

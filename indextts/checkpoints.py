@@ -27,10 +27,9 @@ from indextts.config import ModelConfig, load_model_config
 from indextts.errors import CheckpointError
 from indextts.manifest import record, write_manifest
 from indextts.models.weight_norm import unfold_plain_weights
+from indextts.resources import NANO_DIR as BUNDLED_DIR
 
 logger = logging.getLogger(__name__)
-
-BUNDLED_DIR = Path(__file__).resolve().parent.parent / "checkpoints" / "nano"
 
 # Auxiliary models: key -> (hub repository, its file, names below hf_cache/ in order of preference; spec 2.2).
 AUXILIARY: dict[str, tuple[str, str, tuple[str, ...]]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -48,6 +49,18 @@ RELEASED_KIND: dict[str, dict[str, str | bool]] = {
     "s2mel.wavenet": {"style_condition": True},
     "vocoder": {"resblock": "1", "activation": "snakebeta", "snake_logscale": True},
 }  # fmt: skip
+
+
+MAX_FILE_BYTES = 2**16
+MAX_SIZE, MAX_LAYERS, MAX_LIST, MAX_NAME = 1_000_000, 1000, 64, 255
+LAYER_COUNTS = frozenset({
+    "layers", "num_blocks", "perceiver_depth", "num_hidden_layers", "output_layer", "vocos_num_layers", "depth",
+    "num_layers",
+})  # fmt: skip
+"""Sizes of which each unit is a network to build, so that a mistyped one would take hours."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 @dataclass(frozen=True)
@@ -284,8 +297,16 @@ def load_model_config(path: str | Path) -> ModelConfig:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"the model configuration {path} is larger than {MAX_FILE_BYTES:,} bytes")
+        raw = yaml.safe_load(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ConfigError(f"cannot read the model configuration {path}: nested too deeply") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the model configuration {path}: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError) as error:  # PyYAML on bad scalars
         raise ConfigError(f"cannot read the model configuration {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is not a mapping of configuration keys")
@@ -304,17 +325,17 @@ def model_config(raw: dict[str, Any]) -> ModelConfig:
 def build_dataclass(cls: Any, raw: Any, where: str) -> Any:
     """Fill the dataclass ``cls`` from a mapping, recursively; ``where`` is the dotted key for messages."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{where or 'configuration'} must be a mapping, not {raw!r}")
+        raise ConfigError(f"{where or 'configuration'} must be a mapping, not {shown(raw)}")
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}
     kinds = RELEASED_KIND.get(where, {})
     unknown = set(raw) - known - set(kinds) - UNUSED_KEYS.get(where, frozenset())
     if unknown:
-        keys = ", ".join(f"{where}.{k}" if where else str(k) for k in sorted(map(str, unknown)))
-        raise ConfigError(f"unknown configuration key: {keys}")
+        keys = ", ".join(f"{where}.{k}" if where else k for k in sorted(map(str, unknown)))
+        raise ConfigError(f"unknown configuration key: {keys[:300]}")
     for name, built in kinds.items():
         if raw.get(name, built) != built:
-            raise ConfigError(f"{where}.{name} must be {built!r}, the only kind built here, not {raw[name]!r}")
+            raise ConfigError(f"{where}.{name} must be {built!r}, the only kind built here, not {shown(raw[name])}")
     values = {}
     for name in known & set(raw):
         key = f"{where}.{name}" if where else name
@@ -328,7 +349,9 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         return build_dataclass(kind, value, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{key} must be a list, not {value!r}")
+            raise ConfigError(f"{key} must be a list, not {shown(value)}")
+        if len(value) > MAX_LIST:
+            raise ConfigError(f"{key} must have at most {MAX_LIST} items, not {len(value)}")
         return tuple(_convert(args[0], item, key) for item in value)
     if origin in (typing.Union, types.UnionType):
         for option in args:
@@ -338,12 +361,27 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
                 return _convert(option, value, key)
             except ConfigError:
                 continue
-        raise ConfigError(f"{key} cannot be {value!r}")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{key} must be {kind.__name__}, not {value!r}")
-    return value
+        raise ConfigError(f"{key} cannot be {shown(value)}")
+    wanted = (int, float) if kind is float else kind
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{key} must be {kind.__name__}, not {shown(value)}")
+    if kind is int:
+        most = MAX_LAYERS if key.rpartition(".")[2] in LAYER_COUNTS else MAX_SIZE
+        if not 0 <= value <= most:
+            raise ConfigError(f"{key} must be from 0 to {most:,}, not {shown(value)}")
+    elif kind is float and not -MAX_SIZE <= value <= MAX_SIZE:  # which no NaN is
+        raise ConfigError(f"{key} must be a number of at most {MAX_SIZE:,}, not {shown(value)}")
+    elif isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
+        raise ConfigError(f"{key} must be a name of at most {MAX_NAME} printable characters, not {shown(value)}")
+    return float(value) if kind is float else value
+
+
+def shown(value: object) -> str:
+    """``value`` for a message, short whatever it is: aliases make a small YAML file mean terabytes."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python does not write out numbers of thousands of digits
+        return f"such a large {type(value).__name__}"
 
 
 @dataclass(frozen=True)

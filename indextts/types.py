@@ -23,6 +23,30 @@ if TYPE_CHECKING:
     import torch
 
 
+MAX_RECORDING_BYTES = 200 * 2**20
+"""A quarter of an hour of the heaviest studio format; of a prompt, only the first seconds are listened to."""
+
+MAX_INTERVAL_SILENCE_MS = 60_000
+
+
+def read_recording(path: str | Path) -> bytes:
+    """The content of a file, which is not decoded yet.
+
+    Raises:
+        AudioError: it does not exist, cannot be read, or is larger than a recording can be (or has no end).
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_RECORDING_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"cannot read the recording {str(path)!r}: {reason}") from error
+    if len(content) > MAX_RECORDING_BYTES:
+        limit = f"{MAX_RECORDING_BYTES // 2**20} MiB"
+        raise AudioError(f"the recording {str(path)!r} is larger than {limit}: cut out some seconds of it")
+    return content
+
+
 @dataclass(frozen=True)
 class VoicePrompt:
     """A recording of the voice to speak with, known by its content and not by its path."""
@@ -32,15 +56,8 @@ class VoicePrompt:
 
     @classmethod
     def from_path(cls, path: str | Path) -> VoicePrompt:
-        """Read a recording of any format the audio library decodes.
-
-        Raises:
-            AudioError: the file does not exist or cannot be read.
-        """
-        try:
-            return cls(Path(path).read_bytes(), Path(path).name)
-        except OSError as error:
-            raise AudioError(f"cannot read the recording {str(path)!r}: {error.strerror or error}") from error
+        """Read a recording of any format the audio library decodes. Raises ``AudioError`` as ``read_recording``."""
+        return cls(read_recording(path), Path(path).name)
 
     @cached_property
     def key(self) -> str:
@@ -105,6 +122,9 @@ class SynthesisRequest:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.interval_silence_ms > MAX_INTERVAL_SILENCE_MS:
+            limit = f"{MAX_INTERVAL_SILENCE_MS:,}"
+            raise ConfigError(f"interval_silence_ms must be at most {limit}, not {self.interval_silence_ms}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
 

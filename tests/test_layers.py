@@ -15,7 +15,7 @@ PACKAGE = ROOT / "indextts"
 
 # Each part of the package may import itself and the parts of the rows above its own.
 LAYERS = (
-    ("errors",),
+    ("errors", "resources"),
     ("config",),
     ("types", "turns", "manifest"),
     ("audio", "encoding", "text", "models", "hub"),

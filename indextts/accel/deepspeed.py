@@ -54,6 +54,11 @@ def op_states() -> tuple[OpState, ...]:
             if name != "deepspeed_not_implemented"  # stands for what an accelerator lacks
         )
 
+NOT_INSTALLED = (
+    "DeepSpeed is not installed. It comes with this package on Linux alone; there, install the package again, or only "
+    "`pip install deepspeed`. On other systems leave the flag out: everything else works without it"
+)
+
 
 class DeepSpeedBackend(EagerBackend):
     """Every decode step goes through a DeepSpeed inference engine that wraps the one ``DecodeStep``."""
@@ -131,6 +136,10 @@ def _deepspeed() -> Any:
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what stdout is as it is imported, and there results go
         try:
             import deepspeed
+        except ModuleNotFoundError as error:
+            if error.name != "deepspeed":
+                raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
+            raise UnsupportedOption(f"--deepspeed: {NOT_INSTALLED}") from error
         except ImportError as error:
             raise UnsupportedOption(f"--deepspeed: DeepSpeed cannot be imported: {error}") from error
     return deepspeed

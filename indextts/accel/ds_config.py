@@ -19,11 +19,12 @@ from typing import Any
 from indextts.checkpoints import BUNDLED_DIR
 from indextts.config import EngineConfig, load_model_config
 from indextts.errors import ConfigError
+from indextts.resources import DS_CONFIG as DEFAULT_DS_CONFIG
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DS_CONFIG = Path(__file__).resolve().parents[2] / "ds_config.json"
 MAX_FILE_BYTES = 65_536
+MAX_COUNT = 1_000_000
 
 DTYPES = {
     "fp16": ("fp16", "float16", "half", "torch.float16", "torch.half"),
@@ -205,6 +206,14 @@ def check_before_loading(config: EngineConfig) -> None:
         check_tensor_parallel(config.ds_tp_size, heads, 0 if config.device == "cpu" else torch.cuda.device_count())
 
 
+def as_json(value: Any) -> str:
+    """``value`` as it stands in a file, for messages."""
+    try:
+        return json.dumps(value)
+    except ValueError:  # Python does not write out numbers of thousands of digits
+        return "a number of thousands of digits"
+
+
 class _Translation:
     """Collects what a file says, key by key, and finds where it contradicts itself."""
 
@@ -281,7 +290,7 @@ class _Translation:
 
     def settle(self, option: str, meaning: Any, name: str, value: Any) -> None:
         """The key ``name`` with ``value`` means ``meaning`` for ``option``; two keys may not mean different things."""
-        said = f"{name} is {json.dumps(value)}"
+        said = f"{name} is {as_json(value)}"
         if option in self.values and self.values[option] != meaning:
             raise ConfigError(f"{self.path}: {said} contradicts what stands before, {self.origin[option]}")
         self.values[option] = meaning
@@ -298,12 +307,12 @@ class _Translation:
         return value
 
     def count(self, value: Any, name: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.wrong(name, "a whole number from 1 up", value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+            raise self.wrong(name, f"a whole number from 1 to {MAX_COUNT:,}", value)
         return value
 
     def wrong(self, name: str, expected: str, value: Any) -> ConfigError:
-        return ConfigError(f"{self.path}: {name} must be {expected}, not {json.dumps(value)[:80]}")
+        return ConfigError(f"{self.path}: {name} must be {expected}, not {as_json(value)[:80]}")
 
     def unknown(self, name: str, key: str, known: tuple[str, ...]) -> ConfigError:
         close = difflib.get_close_matches(key, known, n=1)

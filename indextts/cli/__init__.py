@@ -1,4 +1,4 @@
-"""The command line: ``indextts synth``, ``serve``, ``bench``, ``check``, ``download`` and the makers of files."""
+"""The command line: ``indextts`` and ``synth``, ``batch``, ``serve``, ``bench``, ``check``, ``download``, ..."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from indextts import __version__
-from indextts.cli import bench, check, download, make_random, manifest, serve, synth
+from indextts.cli import batch, bench, check, download, make_random, manifest, serve, synth
 from indextts.cli.flags import Parser
 from indextts.cli.output import fail
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, UnsupportedOption
@@ -20,12 +20,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 success, 1 wrong input, 2 a model file is missing or the command line is not understood, 3 this machine
-        cannot do what was asked, 4 the synthesis failed. ``check`` knows 0 and 1: whether anything failed.
+        cannot do what was asked, 4 the synthesis failed, 5 some lines of a batch failed. ``check`` knows 0 and 1:
+        whether anything failed.
     """
-    parser = Parser("indextts", description="IndexTTS2 on the command line.")
+    parser = Parser(
+        "indextts",
+        description="IndexTTS2 on the command line.",
+        epilog="`indextts COMMAND --help` explains a command by examples, and its exit codes.",
+    )
     parser.add_argument("--version", action="version", version=f"indextts {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (synth, serve, bench, check, download, manifest, make_random):
+    for command in (synth, batch, serve, bench, check, download, manifest, make_random):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     verbose = getattr(args, "verbose", False)

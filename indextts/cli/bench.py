@@ -14,6 +14,7 @@ from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
 from indextts.config import EngineConfig, SamplingParams
 from indextts.errors import AudioError, ConfigError
+from indextts.resources import EXAMPLES_DIR
 from indextts.types import VoicePrompt
 
 EXIT_RUNTIME, EXIT_FAILED = 3, 4
@@ -27,7 +28,7 @@ SWITCHES = {
 
 NUMBERED = {"batch": "batch_size", "tp": "ds_tp_size"}
 SIZES = ("full", "nano", "tiny")  # of indextts.random_weights, which is not for importing before it is needed
-DEFAULT_VOICE = Path(__file__).parents[2] / "examples" / "voice_01.wav"
+DEFAULT_VOICE = EXAMPLES_DIR / "voice_01.wav"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from indextts.errors import TextError
+from indextts.text.limits import check_text
 from indextts.text.segmenter import split_segments
 from indextts.text.tokenizer import TextTokenizer
 from indextts.types import Segment
@@ -22,8 +23,9 @@ class TextStage:
         """Cut ``text`` into segments of at most ``max_tokens`` tokens, and of no more than the model can take.
 
         Raises:
-            TextError: nothing speakable in the text, or ``max_tokens`` below 2.
+            TextError: nothing speakable in the text, too much of it, or ``max_tokens`` below 2.
         """
+        check_text(text)
         if max_tokens < 2:
             raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
         max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from indextts.errors import TextError
@@ -38,6 +38,11 @@ _NAME = re.compile(f"[{CHINESE}]+(?:[-·—][{CHINESE}]+){{1,2}}")
 _ANNOTATION = re.compile(r"<[^|>\n]+\|[^>\n]+>")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|there|here|it|she|he|that|this)'s", re.IGNORECASE)
 
+MAX_STRETCH = 1000
+"""Characters that are read at once: the memory of the grammars, and on odd texts their time, grow with the square."""
+
+_STRETCH_END = re.compile(r"[.!?…]['\"’”）)]*\s+|[。！？]['\"’”）)]*|\n")
+
 _ESCAPED = re.compile(r'\\(["\\])')
 
 _log = logging.getLogger(__name__)
@@ -45,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 class TextNormalizer:
     """Makes a text speakable, choosing the Chinese or the English rules by itself.
+
+    A long text is read in stretches of whole sentences, all by the rules that the whole of it asks for.
 
     Args:
         glossary: readings applied before anything else; may be replaced at any time.
@@ -72,8 +79,11 @@ class TextNormalizer:
         chinese = is_chinese(text)
         shield = _Shield()
         text = shield.hide(_ANNOTATION, text, lambda i: f"PRONPLACEHOLDER{_letters(i)}PRONPLACEHOLDER")
-        text = self._chinese(text) if chinese else self._english(text)
-        return shield.restore(text)
+        read = self._chinese if chinese else self._english
+        if len(text) <= MAX_STRETCH:
+            return shield.restore(read(text))
+        parts = [(read(stretch.strip()), stretch) for stretch in stretches(text)]
+        return shield.restore("".join(part + " " * stretch[-1].isspace() for part, stretch in parts).rstrip())
 
     def _chinese(self, text: str) -> str:
         text = self.glossary.apply(_CONTRACTION.sub(r"\1 is", text), "zh").rstrip()
@@ -95,6 +105,18 @@ class TextNormalizer:
             _log.warning("left as it is written: %s", error)
             text = written
         return _replace(_CHARACTER_MAP, text)
+
+
+def stretches(text: str) -> Iterator[str]:
+    """Cut ``text`` into pieces of at most ``MAX_STRETCH``: after sentences, else after words, else anywhere."""
+    start = 0
+    while len(text) - start > MAX_STRETCH:
+        window = text[start : start + MAX_STRETCH]
+        ends = [match.end() for match in _STRETCH_END.finditer(window)]
+        end = ends[-1] if ends else window.rfind(" ") + 1 or MAX_STRETCH
+        yield window[:end]
+        start += end
+    yield text[start:]
 
 
 def is_chinese(text: str) -> bool:
@@ -129,7 +151,7 @@ class _LazyEngine:
             try:
                 text = str(self._normalizer.normalize(text))
             except (AssertionError, RuntimeError, ValueError) as error:  # how the grammars refuse odd characters
-                raise TextError(f"the normaliser cannot read {text!r}") from error
+                raise TextError(f"the normaliser cannot read {text[:80]!r}") from error
         # The English grammar leaves the escapes of its own notation in the text.
         return _ESCAPED.sub(r"\1", text) if self._options["lang"] == "en" else text
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from indextts.errors import TextError
 from indextts.text.pinyin import PINYIN
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 PAUSES = str.maketrans({"…": "...", "—": ",", ";": ",", ":": ",", "“": "", "”": ""})
 """What stands in a vocabulary for the punctuation of the phonemes."""
 
+MAX_WORD = 40
+"""Characters of a word; a longer one is read in parts. The reader's time grows with the cube of a word's hyphens."""
+
+_LONG_NUMBER = re.compile(r"\d{37,}")  # beyond what the lexicon has names for: digit by digit
+_LONG_WORD = re.compile(rf"(\S{{{MAX_WORD}}})(?=\S)")
 _PUNCTUATION = ",.!?'-"
 _loading = threading.Lock()
 
@@ -27,14 +33,24 @@ _loading = threading.Lock()
 def to_phonemes(text: str) -> str:
     """Replace words by phonemes; pinyin syllables in capitals and punctuation stay.
 
+    Raises ``TextError`` for what the lexicon cannot read.
+
     >>> to_phonemes("Hello there, DA4 JIA1.")
     'həlˈO ðˈɛɹ, DA4 JIA1.'
     """
     parts = []
-    for is_pinyin, words in groupby(text.split(), _is_pinyin):
+    text = _LONG_NUMBER.sub(lambda number: " ".join(number[0]), text)
+    for is_pinyin, words in groupby(_LONG_WORD.sub(r"\1 ", text).split(), _is_pinyin):
         stretch = " ".join(words)
-        parts.append(stretch if is_pinyin else clean(_g2p()(stretch)))
+        parts.append(stretch if is_pinyin else clean(_read(stretch)))
     return " ".join(filter(None, parts))
+
+
+def _read(words: str) -> str:
+    try:
+        return _g2p()(words)
+    except (ArithmeticError, LookupError, ValueError) as error:  # how the lexicon fails on odd numerals
+        raise TextError(f"cannot read {words[:80]!r} aloud: write it in words") from error
 
 
 def clean(phonemes: str) -> str:

@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.events import api
 from gradio.themes import Soft
 
+from indextts.resources import EXAMPLES_DIR
 from indextts.webui import strings
 from indextts.webui.examples import load_examples
 from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MAX_SILENCE_MS
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-EXAMPLES_DIR = HERE.parent.parent / "examples"
 MAX_THREADS = 1000  # nearly all of them wait for their turn
 CACHE_SWEEP_S, CACHE_AGE_S = 3600, 24 * 3600  # results are kept for a day
 Fields = dict[str, Any]  # widgets by their name in FormValues

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from indextts import cli
 from indextts.cli.synth import SAMPLING_HELP
 from indextts.config import SamplingParams
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, TextError, UnsupportedOption
-from indextts.types import FromAudio, FromText, FromVector, FromVoice, StageTimings, SynthesisRequest, SynthesisResult
+from indextts.resources import EXAMPLES_DIR
+from indextts.types import (
+    AudioChunk,
+    FromAudio,
+    FromText,
+    FromVector,
+    FromVoice,
+    StageTimings,
+    SynthesisRequest,
+    SynthesisResult,
+)
 
 
 class SilentEngine:
@@ -34,6 +47,14 @@ class SilentEngine:
         self.requests.append(request)
         if self.error:
             raise self.error
+        return self.result(request)
+
+    def stream(self, request: SynthesisRequest, on_progress: Any = None) -> Iterator[AudioChunk]:
+        self.requests.append(request)
+        for index in range(2):
+            yield AudioChunk(np.full(100, index + 1, np.int16), 22050, index, 2)
+
+    def result(self, request: SynthesisRequest) -> SynthesisResult:
         return SynthesisResult(np.ones(2205, np.int16), 22050, request.seed or 1, 1, StageTimings(total_s=0.2))
 
 
@@ -67,6 +88,40 @@ def test_synth(engine: type[SilentEngine], voice: str, tmp_path: Path, capsys: p
     assert request.text == "Hello there." and request.voice.data == b"a recording"
     assert (request.seed, request.emotion, request.max_text_tokens_per_segment) == (3, FromVoice(), 60)
     assert request.sampling == SamplingParams(temperature=0.5, top_k=5, do_sample=False)
+
+
+@pytest.mark.parametrize("name", ["out.mp3", "out.FLAC", "out.opus"])
+def test_the_ending_tells_the_format(engine: type[SilentEngine], voice: str, tmp_path: Path, name: str) -> None:
+    assert synth(voice, tmp_path / name) == 0
+    assert soundfile.info(tmp_path / name).format == {"mp3": "MP3", "flac": "FLAC", "opus": "OGG"}[name.lower()[4:]]
+
+
+def test_raw_samples_to_standard_output(engine: type[SilentEngine], capfdbinary: Any) -> None:
+    assert cli.main(["synth", "--text", "Hello.", "-o", "-", "--format", "pcm"]) == 0
+    samples = np.frombuffer(capfdbinary.readouterr().out, "<i2")
+    assert samples.tolist() == [1] * 100 + [2] * 100
+    assert engine.requests[0].voice.name == "voice_01.wav"
+
+
+def test_a_wav_file_to_standard_output(engine: type[SilentEngine], capfdbinary: Any) -> None:
+    assert cli.main(["synth", "--text", "Hello.", "-o", "-", "--voice", "voice_02"]) == 0
+    samples, rate_hz = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
+    assert (rate_hz, samples.tolist()) == (22050, [1] * 2205)
+    assert engine.requests[0].voice.data == (EXAMPLES_DIR / "voice_02.wav").read_bytes()
+
+
+def test_a_reader_that_goes_away_is_one_line(tiny_model_dir: Path) -> None:
+    words = ["synth", "--text", "ABABA. " * 40, "--max-text-tokens", "4", "--max-mel-tokens", "8", "--num-beams", "1"]
+    more = ["--model-dir", str(tiny_model_dir), "--device", "cpu", "--seed", "1", "-o", "-", "--format", "pcm"]
+    program = [sys.executable, "-c", "import sys; from indextts.cli import main; sys.exit(main())"]
+    run = subprocess.Popen([*program, *words, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout and run.stderr
+    run.stdout.read(2)
+    run.stdout.close()
+    said = run.stderr.read().decode().splitlines()
+    run.stderr.close()
+    assert run.wait() == 4
+    assert said[-1] == "ERROR: whoever read the standard output went away before the end"
 
 
 def test_every_sampling_option_has_a_flag() -> None:
@@ -108,7 +163,10 @@ def test_emotions(engine: type[SilentEngine], voice: str, tmp_path: Path) -> Non
         (["--emotion-text", "x", "--emotion-weight", "nan"], 1, "finite"),
         (["--top-p", "3"], 1, "top_p"),
         (["--voice", "nowhere.wav"], 1, "nowhere.wav"),
-        (["-o", "out.mp3"], 1, ".wav"),
+        (["-o", "out.aac"], 1, ".wav"),
+        (["-o", "out"], 1, ".wav"),
+        (["-o", "out.mp3", "--format", "mp3"], 1, "-o -"),
+        (["--interval-silence", "999999999"], 1, "60,000"),
     ],
 )
 def test_wrong_input_is_refused_before_the_model_is_loaded(

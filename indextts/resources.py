@@ -1,0 +1,16 @@
+"""Files that come with this package: the bundled voice model, the example recordings, the DeepSpeed defaults.
+
+In a checkout they lie at its top level, where people look for them; in an installed wheel in a folder of the package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "bundled"  # see [tool.hatch.build.targets.wheel] in pyproject.toml
+ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
+
+NANO_DIR = ROOT / "checkpoints" / "nano"
+EXAMPLES_DIR = ROOT / "examples"
+DS_CONFIG = ROOT / "ds_config.json"

@@ -21,7 +21,7 @@ from indextts.errors import UnsupportedOption
 from indextts.resources import DS_CONFIG, EXAMPLES_DIR, NANO_DIR
 
 ROOT = Path(__file__).parents[1]
-NOT_IMPORTED: dict[str, str] = {}
+NOT_IMPORTED = {"python-multipart": "fastapi reads uploaded files with it"}
 """Declared dependencies that no line imports, each with the reason why it is needed all the same."""
 
 
@@ -42,13 +42,17 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 
 def imported_distributions() -> dict[str, Path]:
-    """The distributions that the shipped files import, each with one file that does."""
-    providers = importlib.metadata.packages_distributions()
+    """The distributions that the shipped files import, each with one file that does.
+
+    Of several that share a name, as those of NVIDIA share ``cuda``, the declared ones are meant.
+    """
+    providers, declared = importlib.metadata.packages_distributions(), declared_distributions()
     found: dict[str, Path] = {}
     for path in shipped():
         for module in set(imported_modules(path)) - set(sys.stdlib_module_names) - {"indextts"}:
             assert module in providers, f"{path.relative_to(ROOT)} imports {module}, which is not installed"
-            found.update({canonicalize_name(name): path for name in providers[module]})
+            names = {canonicalize_name(name) for name in providers[module]}
+            found.update(dict.fromkeys(names & declared or names, path))
     return found
 
 

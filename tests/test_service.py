@@ -374,7 +374,9 @@ def test_the_tiny_model_serves_several_clients(
     for reader in readers:
         reader.join(60)
     for index, samples in enumerate(expected):
-        assert np.array_equal(np.concatenate([chunk.samples for chunk in results[index]]), samples)
+        served = np.concatenate([chunk.samples for chunk in results[index]])
+        # Another thread may add up in another order, which can move a sample by one step.
+        assert len(served) == len(samples) and np.abs(served.astype(int) - samples).max() <= 1
     stats = service.stats()
     assert (stats.served, stats.loads) == (4, 2)
     assert stats.audio_s == pytest.approx(sum(map(len, expected)) / RATE_HZ)

@@ -371,7 +371,7 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
             raise ConfigError(f"{key} must be from 0 to {most:,}, not {shown(value)}")
     elif kind is float and not -MAX_SIZE <= value <= MAX_SIZE:  # which no NaN is
         raise ConfigError(f"{key} must be a number of at most {MAX_SIZE:,}, not {shown(value)}")
-    elif kind is str and (len(value) > MAX_NAME or not value.isprintable()):
+    elif isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
         raise ConfigError(f"{key} must be a name of at most {MAX_NAME} printable characters, not {shown(value)}")
     return float(value) if kind is float else value
 

@@ -214,7 +214,8 @@ def test_write_wav_refuses_floats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ending", "container", "rate_hz"), [
-    ("wav", "WAV", 22050), ("flac", "FLAC", 22050), ("mp3", "MP3", 22050), ("ogg", "OGG", 22050), ("OPUS", "OGG", 24000),
+    ("wav", "WAV", 22050), ("flac", "FLAC", 22050), ("mp3", "MP3", 22050), ("ogg", "OGG", 22050),
+    ("OPUS", "OGG", 24000),
 ])  # fmt: skip
 def test_every_format_is_written_and_read_back(tmp_path: Path, ending: str, container: str, rate_hz: int) -> None:
     """Five minutes, for that is where a coder of libsndfile once crashed the process."""

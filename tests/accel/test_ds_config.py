@@ -110,7 +110,7 @@ def test_the_meaning_of_a_key(path: Path, content: str, values: dict[str, Any]) 
         ('{"replace_with_kernel_inject": true}', "cannot be true: .*beams.*padding.*num_beams 1"),
         ('{"dtype": "int8"}', 'dtype must be fp32|fp16|bf16.*, not "int8"'),
         ('{"enable_cuda_graph": "maybe"}', 'enable_cuda_graph must be true or false, not "maybe"'),
-        ('{"tensor_parallel": {"tp_size": 0}}', "tp_size must be a whole number from 1 to 1,000,000, not 0"),
+        ('{"tensor_parallel": {"tp_size": 0}}', "tensor_parallel.tp_size must be a whole number from 1 .*, not 0"),
         ('{"max_out_tokens": true}', "max_out_tokens must be a whole number"),
         ('{"fp16": true}', "fp16 must be a JSON object"),
         ('{"dtype": "fp32", "fp16": {"enabled": true}}', 'fp16.enabled is true contradicts .*dtype is "fp32"'),

@@ -1,4 +1,7 @@
-"""How much of what can be generated without end is tried: a little with every change, all of it with ``-m slow``."""
+"""How much of what can be generated without end is tried: a little with every change, all of it with ``-m slow``.
+
+Times are those of the processor, so that a busy machine fails nothing.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def damaged(draw: st.DrawFn, original: str) -> bytes:
 def outcome(load: Any, content: bytes, path: Path) -> str:
     """Check that ``load`` gives a valid result or a clear error, in time; says which."""
     path.write_bytes(content)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         loaded = load(path)
     except ConfigError as error:
@@ -90,7 +90,7 @@ def outcome(load: Any, content: bytes, path: Path) -> str:
     else:
         assert isinstance(loaded, (ModelConfig, DeepSpeedConfig))
         result = "valid"
-    assert time.perf_counter() - started < MAX_SECONDS
+    assert time.process_time() - started < MAX_SECONDS
     return result
 
 
@@ -202,14 +202,14 @@ def test_the_bundled_model_under_any_configuration(attempt: Try, tmp_path: Path)
 
     def load(content: bytes) -> str:
         (folder / "config.yaml").write_bytes(content)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             load_models(*locate(folder), torch.device("cpu"))
             result = "loaded"
         except IndexTTSError as error:
             assert isinstance(error, (CheckpointError, ConfigError)) and len(str(error)) < 6000
             result = type(error).__name__
-        assert time.perf_counter() - started < MAX_SECONDS
+        assert time.process_time() - started < MAX_SECONDS
         return result
 
     counts = attempt(changed(original).map(dumped), load)

@@ -8,6 +8,7 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +32,7 @@ MAX_SECONDS, MAX_MIB = 10, 150
 
 def outcome(content: bytes) -> str:
     """Check that ``content`` gives a usable prompt or a clear error, in bounded time and memory; says which."""
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     try:
         wave = load_prompt(content, RATE_HZ, "prompt")
@@ -45,7 +46,7 @@ def outcome(content: bytes) -> str:
     finally:
         peak_mib = tracemalloc.get_traced_memory()[1] / 2**20
         tracemalloc.stop()
-    assert time.perf_counter() - started < MAX_SECONDS and peak_mib < MAX_MIB
+    assert time.process_time() - started < MAX_SECONDS and peak_mib < MAX_MIB
     return result
 
 
@@ -75,7 +76,7 @@ def with_sample(value: float, subtype: str = "FLOAT") -> bytes:
 
 
 def flac_bomb() -> bytes:
-    """Half an hour of silence in eight channels at 192 kHz: 5.5 GB of 16-bit samples in a fraction of that."""
+    """Two minutes of near silence in eight channels at 192 kHz: 369 MB of samples in a small file."""
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", 192_000, 8, "PCM_16", format="FLAC") as file:
         silence = np.zeros((192_000 * 30, 8), np.int16)
@@ -151,20 +152,33 @@ def originals() -> list[bytes]:
     return [written(speech, rate_hz, format, subtype) for format, subtype in kinds]
 
 
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A recording with bytes changed (half of them near its start), taken out, put in, or cut off."""
-    content = bytearray(draw(st.sampled_from(originals())))
-    for _ in range(draw(st.integers(1, 8))):
-        position = draw(st.one_of(st.integers(0, 127), st.integers(0, max(0, len(content) - 1))))
-        new = draw(st.one_of(st.binary(max_size=8), st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])))
-        content[position : position + draw(st.sampled_from([0, len(new), len(new), 4]))] = new
-    end = draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
-    return bytes(content[:end])
+@dataclass(frozen=True)
+class Damage:
+    """A recording with bytes changed, taken out, put in, and cut off. Small to show, unlike what it makes."""
+
+    original: int
+    edits: list[tuple[int, bytes, int]]  # where, what instead of it, and of how many bytes
+    kept: float
+
+    def content(self) -> bytes:
+        content = bytearray(originals()[self.original])
+        for position, new, replaced in self.edits:
+            content[position : position + replaced] = new
+        return bytes(content[: int(self.kept * len(content))])
+
+
+POSITIONS = st.one_of(st.integers(0, 127), st.integers(0, 100_000))  # half of them in the headers
+BYTES = st.one_of(st.binary(max_size=8), st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"]))
+DAMAGES = st.builds(
+    Damage,
+    st.integers(0, 7),
+    st.lists(st.tuples(POSITIONS, BYTES, st.sampled_from([0, 1, 4, 8])), min_size=1, max_size=8),
+    st.one_of(st.just(1.0), st.floats(0, 1)),
+)
 
 
 @quick_and_slow(200, 10_000)
 def test_any_damage(attempt: Try) -> None:
-    counts = attempt(damaged(), outcome)
+    counts = attempt(DAMAGES, lambda damage: outcome(damage.content()))
     logger.info("%s", dict(counts))
     assert min(counts["prompt"], counts["AudioError"]) > sum(counts.values()) / 20

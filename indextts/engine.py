@@ -22,8 +22,8 @@ from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import EmotionTables, QwenEmotion
-from indextts.errors import Cancelled, InferenceTimeout, UndefinedValues
-from indextts.loading import Models, check_vocabulary, load_models
+from indextts.errors import Cancelled, InferenceTimeout, SynthesisError, UndefinedValues
+from indextts.loading import Models, check_vocabulary, load_models, release_memory
 from indextts.stages.conditioning import ConditioningStage
 from indextts.stages.s2mel import S2MelStage
 from indextts.stages.speech import SpeechStage
@@ -224,11 +224,14 @@ class Run:
         segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
         self.segment_count = len(segments)
         self.tell(0.05, "listening to the voice")
-        with self.turn("conditioning_s"):
-            conditioning = stages.conditioning(request.voice, request.emotion, request.text, self.seed)
+        try:
+            with self.turn("conditioning_s"):
+                conditioning = stages.conditioning(request.voice, request.emotion, request.text, self.seed)
+        except torch.OutOfMemoryError as error:
+            raise self.not_enough_memory("for the recording") from error
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
-            for segment, samples in zip(batch, self.sounds_tried_twice(batch, conditioning), strict=True):
+            for segment, samples in zip(batch, self.sounds_within_memory(batch, conditioning), strict=True):
                 yield from self.chunk(samples, segment.index)
         self.tell(1.0, "done", len(segments) - 1)
 
@@ -262,6 +265,33 @@ class Run:
             except UndefinedValues as again:
                 seeds = f"with seed {self.seed} and with seed {another_seed}"
                 raise UndefinedValues(f"{again}, {seeds}: try another recording, or full precision") from again
+
+    def sounds_within_memory(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
+        """``sounds_tried_twice``; where the device has no memory for the batch, one half after the other."""
+        made = 0
+        try:
+            for samples in self.sounds_tried_twice(batch, conditioning):
+                made += 1
+                yield samples
+            return
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise self.not_enough_memory(f"for segment {batch[0].index + 1}") from error
+        release_memory()  # here, where the failed attempt's tensors are no longer held by the error
+        rest, half = batch[made:], (len(batch) - made + 1) // 2
+        self.warn(
+            f"not enough memory for {len(rest)} segments at once: {half} at a time from segment {rest[0].index + 1}"
+        )
+        for part in filter(None, (rest[:half], rest[half:])):
+            yield from self.sounds_within_memory(part, conditioning)
+
+    def not_enough_memory(self, what: str) -> SynthesisError:
+        """What to say when the device's memory is full."""
+        device = self.engine.models.device
+        return SynthesisError(
+            f"the memory of {device} is not enough {what}: try shorter segments (max_text_tokens_per_segment), half "
+            "precision, or fewer requests side by side"
+        )
 
     def chunk(self, samples: np.ndarray, index: int) -> Iterator[AudioChunk]:
         """A segment's sound, then the silence in front of the next segment, if there is one."""

@@ -1,0 +1,109 @@
+"""What goes wrong around the model: memory that is full, folders that cannot be written.
+
+The table in ``docs/reliability.md`` names these and all other faults with their tests.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from indextts.config import SamplingParams
+from indextts.engine import Engine
+from indextts.errors import SynthesisError
+from indextts.types import SynthesisRequest, VoicePrompt
+
+ROOT = Path(__file__).parents[1]
+SHORT = SamplingParams(max_mel_tokens=10, num_beams=1)
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+
+folder = str(Path(sys.argv[1]).resolve())
+
+def refuse(event, args):  # cannot be removed again, hence a process of its own
+    changes = event in ("os.mkdir", "os.remove", "os.rename") or event == "open" and set(str(args[1])) & set("wax+")
+    if changes and str(args[0]).startswith(folder):
+        raise OSError(30, "Read-only file system", str(args[0]))
+
+sys.addaudithook(refuse)
+if sys.argv[2:] == ["control"]:
+    open(Path(folder, "new"), "w")
+
+from indextts.config import EngineConfig
+from indextts.engine import Engine
+from indextts.types import SynthesisRequest, VoicePrompt
+
+engine = Engine.load(EngineConfig(model_dir=Path(folder), device="cpu"))
+voice = VoicePrompt.from_path(Path("tests/golden/e2e_spk.wav"))
+assert len(engine.synthesize(SynthesisRequest("Hello there.", voice, seed=0)).samples) > 0
+"""
+
+
+@pytest.fixture
+def request_of_six(recordings: tuple[Path, Path]) -> SynthesisRequest:
+    """Six segments in batches of four."""
+    text, voice = "Hello there. " * 6, VoicePrompt.from_path(recordings[0])
+    return SynthesisRequest(text, voice, sampling=SHORT, batch_size=4, max_text_tokens_per_segment=3, seed=1)
+
+
+def full_for(more_than: int, stage: Callable[..., Any], tried: list[int]) -> Callable[..., Any]:
+    """A stage that finds no memory for batches of more than so many segments."""
+
+    def run(batch: list[Any], *arguments: Any) -> Any:
+        tried.append(len(batch))
+        if len(batch) > more_than:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return stage(batch, *arguments)
+
+    return run
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    tiny_engine: Engine, request_of_six: SynthesisRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(tiny_engine.segment(request_of_six.text, 3)) == 6
+    expected = tiny_engine.synthesize(request_of_six)
+    tried: list[int] = []
+    stages = tiny_engine.stages
+    monkeypatch.setattr(tiny_engine, "stages", _with(stages, s2mel=full_for(1, stages.s2mel, tried)))
+    result = tiny_engine.synthesize(request_of_six)
+    assert tried == [4, 2, 1, 1, 2, 1, 1, 2, 1, 1]
+    assert result.segments == 6 and len(result.samples) > 0.5 * len(expected.samples)
+    assert sum("not enough memory" in warning for warning in result.warnings) == 4
+    assert "2 at a time from segment 1" in result.warnings[0]
+
+
+@pytest.mark.parametrize("stage", ["conditioning", "speech", "s2mel"])
+def test_a_segment_that_does_not_fit_is_an_error_and_the_next_request_is_served(
+    tiny_engine: Engine, request_of_six: SynthesisRequest, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    stages = tiny_engine.stages
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_engine, "stages", _with(stages, **{stage: full}))
+        with pytest.raises(SynthesisError, match=r"the memory of cpu is not enough for .*: try shorter segments"):
+            tiny_engine.synthesize(request_of_six)
+    assert np.abs(tiny_engine.synthesize(request_of_six).samples).max() > 0
+
+
+def _with(stages: Any, **changed: Any) -> Any:
+    return type(stages)(**{**vars(stages), **changed})
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["control"], 1)])
+def test_a_model_folder_that_cannot_be_written(tiny_model_dir: Path, words: list[str], code: int) -> None:
+    command = [sys.executable, "-c", READ_ONLY, str(tiny_model_dir), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert ("Read-only file system" in done.stderr) == bool(words)

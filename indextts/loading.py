@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from indextts.checkpoints import ModelFiles, all_finite, load_strictly, read_tensors, section, without_allocating
 from indextts.config import ModelConfig
-from indextts.errors import CheckpointError
+from indextts.errors import CheckpointError, ConfigError
 from indextts.models import s2mel as s2mel_module
 from indextts.models import semantic_codec as codec_module
 from indextts.models.bigvgan import BigVGAN
@@ -47,15 +48,27 @@ class Models:
 
 
 def build_networks(config: ModelConfig) -> dict[str, nn.Module]:
-    """The empty networks; under ``without_allocating`` or on the meta device this costs nothing."""
-    return {
-        "semantic_encoder": SemanticEncoder(config.w2v_bert),
-        "semantic_codec": SemanticCodec(config.semantic_codec),
-        "style_encoder": CAMPPlus(config.s2mel.style_encoder),
-        "gpt": UnifiedVoice(config.gpt),
-        "s2mel": S2Mel(config.s2mel),
-        "vocoder": BigVGAN(config.vocoder),
+    """The empty networks; under ``without_allocating`` or on the meta device this costs nothing.
+
+    Raises:
+        ConfigError: a network cannot have the sizes of the configuration.
+    """
+    sections: dict[str, tuple[Callable[[Any], nn.Module], Any]] = {
+        "semantic_encoder": (SemanticEncoder, config.w2v_bert),
+        "semantic_codec": (SemanticCodec, config.semantic_codec),
+        "style_encoder": (CAMPPlus, config.s2mel.style_encoder),
+        "gpt": (UnifiedVoice, config.gpt),
+        "s2mel": (S2Mel, config.s2mel),
+        "vocoder": (BigVGAN, config.vocoder),
     }
+    nets = {}
+    for name, (build, sizes) in sections.items():
+        try:
+            nets[name] = build(sizes)
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"[:300]
+            raise ConfigError(f"the {name} network cannot have the configured sizes ({reason})") from error
+    return nets
 
 
 def load_models(config: ModelConfig, files: ModelFiles, device: torch.device) -> Models:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from typing import Protocol
 
 import numpy as np
-import soundfile
 import soxr
 
+from indextts import audio
 from indextts.errors import ConfigError
 
 PCM_RATE_HZ = 24000
 """What clients of OpenAI's interface take headerless samples for."""
-
-OPUS_RATE_HZ = 24000
-"""The rate next above 22,050 Hz that Opus knows."""
 
 UNKNOWN_LENGTH = 0xFFFFFFFF
 """What stands in the header of a WAV stream in place of its length."""
@@ -30,14 +26,6 @@ MEDIA_TYPES = {
 }
 """The formats, and what they are called in HTTP. ``pcm`` is 16-bit little-endian mono without a header."""
 
-FILE_FORMATS = {
-    "wav": ("WAV", "PCM_16"),
-    "flac": ("FLAC", "PCM_16"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "opus": ("OGG", "OPUS"),
-}
-
-
 def encode(samples: np.ndarray, sample_rate_hz: int, audio_format: str) -> bytes:
     """Samples, int16 ``[N]``, as a file of one of ``MEDIA_TYPES``.
 
@@ -46,15 +34,9 @@ def encode(samples: np.ndarray, sample_rate_hz: int, audio_format: str) -> bytes
     """
     if audio_format not in MEDIA_TYPES:
         raise ConfigError(f"the audio format must be one of {', '.join(MEDIA_TYPES)}, not {audio_format!r}")
-    wanted_hz = {"pcm": PCM_RATE_HZ, "opus": OPUS_RATE_HZ}.get(audio_format, sample_rate_hz)
-    if wanted_hz != sample_rate_hz:
-        samples = soxr.resample(samples, sample_rate_hz, wanted_hz)
-    if audio_format == "pcm":
-        return little_endian(samples)
-    container, subtype = FILE_FORMATS[audio_format]
-    file = io.BytesIO()
-    soundfile.write(file, samples, wanted_hz, format=container, subtype=subtype)
-    return file.getvalue()
+    if audio_format == "pcm" and sample_rate_hz != PCM_RATE_HZ:
+        samples, sample_rate_hz = soxr.resample(samples, sample_rate_hz, PCM_RATE_HZ), PCM_RATE_HZ
+    return audio.encode(samples, sample_rate_hz, audio_format)
 
 
 class StreamEncoder(Protocol):

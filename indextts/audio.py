@@ -35,6 +35,7 @@ MIN_PROMPT_S = 0.5
 MIN_RATE_HZ, MAX_RATE_HZ = 4000, 768_000  # of a recording that can be read
 READ_VALUES = 2**20  # decoded at once, all channels together
 OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
+OPUS_FRAME_SAMPLES = OPUS_SAMPLE_RATE_HZ // 50
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
     "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "pcm": ("RAW", "PCM_16"),
@@ -368,7 +369,9 @@ def encode(samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ, format: st
     container, subtype = FORMATS[format]
     if format == "opus":
         resampled = _soxr_hq(samples.astype(np.float32) / 2**15, sample_rate_hz, OPUS_SAMPLE_RATE_HZ)
-        samples, sample_rate_hz = to_pcm16(torch.from_numpy(resampled)), OPUS_SAMPLE_RATE_HZ
+        sample_rate_hz = OPUS_SAMPLE_RATE_HZ
+        # A frame of silence behind it, or a sound that goes on to the end may end in a click.
+        samples = np.pad(to_pcm16(torch.from_numpy(resampled)), (0, OPUS_FRAME_SAMPLES))
     content = io.BytesIO()
     try:
         with soundfile.SoundFile(content, "w", sample_rate_hz, 1, subtype, format=container) as file:

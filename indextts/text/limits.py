@@ -6,8 +6,8 @@ import re
 
 from indextts.errors import TextError
 
-MAX_TEXT_CHARACTERS = 50_000
-"""An hour of English speech, or three of Chinese: a chapter. It bounds the time and memory of reading numbers out."""
+MAX_TEXT_CHARACTERS = 200_000
+"""Some four hours of English speech. It bounds the time and memory of reading numbers out."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -125,7 +125,7 @@ def test_corpus(stage: TextStage, name: str, caplog: pytest.LogCaptureFixture) -
 
 def test_the_longest_text_that_is_taken(stage: TextStage) -> None:
     caught = "a " * (MAX_TEXT_CHARACTERS // 2) + "a"
-    with pytest.raises(TextError, match="50,000"):
+    with pytest.raises(TextError, match="200,000"):
         stage(caught)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -23,11 +24,19 @@ BACKLOG = 128
 class Server(uvicorn.Server):
     """A server of its own port: listens before it starts, so that an address that cannot be had is one clear error."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, grace_s: float | None = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        host: str,
+        port: int,
+        grace_s: float | None = None,
+        finish: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Listen on ``host`` and ``port`` (0: any free one).
 
         Args:
             grace_s: When told to stop, the server lets requests go on for so long; None: to their end.
+            finish: Awaited when told to stop, while the requests go on.
 
         Raises:
             ConfigError: the address cannot be listened on.
@@ -48,6 +57,14 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=None if grace_s is None else round(grace_s),
         )
         super().__init__(config)
+        self.finish = finish
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and see those through that were accepted."""
+        finishing = asyncio.ensure_future(self.finish()) if self.finish is not None else None
+        await super().shutdown(sockets)
+        if finishing is not None:
+            await finishing
 
     def serve_until_stopped(self) -> None:
         """Answer requests until a signal comes; then finish those under way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 from contextlib import closing
@@ -21,6 +22,8 @@ from indextts.cli.logs import setup_logging
 
 API_KEY_VARIABLE = "INDEXTTS_API_KEY"
 MIB = 2**20
+LAST_ANSWERS_S = 1.0
+"""What the last request of a page has made needs so long to reach the browser."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +72,19 @@ def run(args: argparse.Namespace) -> int:
     library = VoiceLibrary(args.voices or default_folder())
     with closing(Service(lambda: Engine.load(config), service_config(args))) as service:
         app = create_app(service, library, settings)
+        end_sessions = None
         if args.page:
             from indextts.webui import build_app, mount
 
-            mount(build_app(service), app)
+            end_sessions = mount(build_app(service), app)
             if settings.api_key is not None:
                 logger.warning("the page asks for no key: whoever reaches this address can use it")
-        Server(app, args.host, args.port, args.shutdown_grace).serve_until_stopped()
-        service.close(grace_s=0.0)  # the server has waited already
+
+        async def finish() -> None:
+            await asyncio.to_thread(service.close, args.shutdown_grace)
+            if end_sessions is not None:
+                await asyncio.sleep(LAST_ANSWERS_S)
+                end_sessions()
+
+        Server(app, args.host, args.port, args.shutdown_grace, finish).serve_until_stopped()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,10 +131,16 @@ def launch(app: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, share: boo
     return local_url
 
 
-def mount(app: gr.Blocks, server: Any, path: str = "/") -> None:
-    """Make the page a part of ``server``, a FastAPI app; routes that this has already go first."""
+def mount(app: gr.Blocks, server: Any, path: str = "/") -> Callable[[], None]:
+    """Make the page a part of ``server``, a FastAPI app; routes that this has already go first.
+
+    Returns what ends the sessions of the pages that are open in browsers, which keep a connection each. To be called
+    in the server's thread when it shall end, or it would wait for them; what they still make is cancelled.
+    """
     app.max_threads = MAX_THREADS
     gr.mount_gradio_app(server, app, path, **appearance())
+    mounted = server.routes[-1].app
+    return mounted.stop_event.set
 
 
 def appearance() -> dict[str, Any]:

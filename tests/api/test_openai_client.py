@@ -108,8 +108,10 @@ def test_the_page_is_served_by_the_same_process(server: tuple[subprocess.Popen[b
 def test_a_signal_ends_it_when_all_is_answered(
     server: tuple[subprocess.Popen[bytes], str], client: openai.OpenAI
 ) -> None:
-    """The last test: afterwards there is no server."""
-    process, _ = server
+    """The last test: afterwards there is no server. A page that is open in a browser does not keep it."""
+    process, address = server
+    page = Client(address, verbose=False)
+    assert page.predict(api_name="/info")["model"]
     words = {"model": "indextts2", "voice": "Anna", "input": "Hello there, my friend. How are you today? " * 60}
     sampling = {"sampling": {"max_mel_tokens": 60, "num_beams": 1}, "seed": 7}
     whole = client.audio.speech.create(**words, response_format="pcm", extra_body=sampling).content

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if args.page:
             from indextts.webui import build_app, mount
 
-            end_sessions = mount(build_app(service), app)
+            end_sessions = mount(build_app(service, library), app)
             if settings.api_key is not None:
                 logger.warning("the page asks for no key: whoever reaches this address can use it")
 

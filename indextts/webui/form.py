@@ -10,9 +10,8 @@ from typing import Any
 
 from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS, normalize_emo_vec
-from indextts.errors import AudioError, ConfigError, EmotionError, TextError
 from indextts.types import Emotion, FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, VoicePrompt
-from indextts.webui import strings
+from indextts.webui.i18n import PageError
 
 MODES = ("voice", "audio", "vector", "text")
 DEFAULT_EMOTION_WEIGHT = 0.65
@@ -60,9 +59,9 @@ class FormValues:
             IndexTTSError: something is missing, or a value is out of its range.
         """
         if not self.voice:
-            raise AudioError(strings.ERROR_NO_VOICE)
+            raise PageError("error.no_voice")
         if not self.text or not self.text.strip():
-            raise TextError(strings.ERROR_NO_TEXT)
+            raise PageError("error.no_text")
         return SynthesisRequest(
             text=self.text,
             voice=VoicePrompt.from_path(self.voice),
@@ -89,16 +88,16 @@ class FormValues:
         weight = number("emotion_weight", self.emotion_weight, 0.0, 1.0)
         if self.emotion_mode == "audio":
             if not self.emotion_audio:
-                raise EmotionError(strings.ERROR_NO_EMOTION_AUDIO)
+                raise PageError("error.no_emotion_audio")
             return FromAudio(VoicePrompt.from_path(self.emotion_audio), weight)
         if self.emotion_mode == "vector":
             values = [number(name, getattr(self, name), 0.0, 1.0) for name in EMOTIONS]
             if not any(values):
-                raise EmotionError(strings.ERROR_NO_EMOTION)
+                raise PageError("error.no_emotion")
             return FromVector(tuple(normalize_emo_vec(values)), weight, bool(self.emotion_random))
         if self.emotion_mode == "text":
             return FromText((self.emotion_text or "").strip() or None, weight, bool(self.emotion_random))
-        raise EmotionError(strings.ERROR_MODE.format(modes=", ".join(MODES), mode=self.emotion_mode))
+        raise PageError("error.mode", modes=", ".join(MODES), mode=repr(self.emotion_mode))
 
     def sampling(self) -> SamplingParams:
         """The sampling widgets; ``SamplingParams`` checks the ranges."""
@@ -114,11 +113,11 @@ class FormValues:
 
 
 def number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """``value`` as a finite float within its range, or a ``ConfigError`` by name."""
+    """``value`` as a finite float within its range, or a ``PageError`` by name."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(strings.ERROR_NUMBER.format(name=name, kind="a number", value=value))
+        raise PageError("error.number", name=name, value=repr(value))
     if not low <= value <= high:
-        raise ConfigError(strings.ERROR_RANGE.format(name=name, low=low, high=high, value=value))
+        raise PageError("error.range", name=name, low=low, high=high, value=value)
     return float(value)
 
 
@@ -126,5 +125,5 @@ def whole(name: str, value: object, low: float = -math.inf, high: float = math.i
     """As ``number``, for whole numbers; a browser sends them as floats at times."""
     checked = number(name, value, low, high)
     if checked != int(checked):
-        raise ConfigError(strings.ERROR_NUMBER.format(name=name, kind="a whole number", value=value))
+        raise PageError("error.whole", name=name, value=repr(value))
     return int(checked)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from indextts.service import Service
+from indextts.voices import VoiceLibrary
+from indextts.webui.page import Page
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
 
@@ -23,6 +25,17 @@ def engine() -> HummingEngine:
 def service(engine: HummingEngine) -> Iterator[Service]:
     with closing(Service(lambda: engine)) as service:  # type: ignore[arg-type,return-value]
         yield service
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> VoiceLibrary:
+    return VoiceLibrary(tmp_path_factory.mktemp("voices"), examples_dir=None)
+
+
+@pytest.fixture
+def page(service: Service, library: VoiceLibrary, tmp_path: Path) -> Page:
+    """What handlers stand on, without widgets."""
+    return Page(service, library, tmp_path)
 
 
 @pytest.fixture(scope="session")

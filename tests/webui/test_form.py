@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from indextts.config import SamplingParams
-from indextts.errors import AudioError, ConfigError, EmotionError, IndexTTSError, TextError
+from indextts.errors import AudioError, ConfigError, IndexTTSError
 from indextts.types import FromAudio, FromText, FromVector, FromVoice
 from indextts.webui.form import FormValues
+from indextts.webui.i18n import PageError
 
 
 def request(values: dict[str, Any], **changed: Any):
@@ -65,29 +66,29 @@ def test_mode_text(values: dict[str, Any], typed: str | None, expected: str | No
 @pytest.mark.parametrize(
     ("changed", "error", "says"),
     [
-        ({"voice": None}, AudioError, "choose a voice"),
+        ({"voice": None}, PageError, "choose a voice"),
         ({"voice": "nowhere.wav"}, AudioError, "nowhere.wav"),
-        ({"text": None}, TextError, "nothing to speak"),
-        ({"text": " \n"}, TextError, "nothing to speak"),
-        ({"emotion_mode": "audio"}, EmotionError, "recording"),
+        ({"text": None}, PageError, "nothing to speak"),
+        ({"text": " \n"}, PageError, "nothing to speak"),
+        ({"emotion_mode": "audio"}, PageError, "recording"),
         ({"emotion_mode": "audio", "emotion_audio": "nowhere.wav"}, AudioError, "nowhere.wav"),
-        ({"emotion_mode": "vector"}, EmotionError, "at 0"),
-        ({"emotion_mode": "vector", "happy": 1.5}, ConfigError, "happy"),
-        ({"emotion_mode": "vector", "happy": None}, ConfigError, "happy"),
-        ({"emotion_mode": "shout"}, EmotionError, "shout"),
-        ({"emotion_mode": "text", "emotion_weight": float("nan")}, ConfigError, "emotion_weight"),
-        ({"emotion_mode": "text", "emotion_weight": 1.2}, ConfigError, "emotion_weight"),
-        ({"seed": -1}, ConfigError, "seed"),
-        ({"seed": 1.5}, ConfigError, "seed"),
-        ({"seed": "-1"}, ConfigError, "seed"),
-        ({"seed": "lucky"}, ConfigError, "lucky"),
-        ({"seed": str(2**32)}, ConfigError, "seed"),
-        ({"interval_silence_ms": -5}, ConfigError, "interval_silence_ms"),
-        ({"max_text_tokens_per_segment": "many"}, ConfigError, "max_text_tokens_per_segment"),
+        ({"emotion_mode": "vector"}, PageError, "at 0"),
+        ({"emotion_mode": "vector", "happy": 1.5}, PageError, "happy"),
+        ({"emotion_mode": "vector", "happy": None}, PageError, "happy"),
+        ({"emotion_mode": "shout"}, PageError, "shout"),
+        ({"emotion_mode": "text", "emotion_weight": float("nan")}, PageError, "emotion_weight"),
+        ({"emotion_mode": "text", "emotion_weight": 1.2}, PageError, "emotion_weight"),
+        ({"seed": -1}, PageError, "seed"),
+        ({"seed": 1.5}, PageError, "seed"),
+        ({"seed": "-1"}, PageError, "seed"),
+        ({"seed": "lucky"}, PageError, "lucky"),
+        ({"seed": str(2**32)}, PageError, "seed"),
+        ({"interval_silence_ms": -5}, PageError, "interval_silence_ms"),
+        ({"max_text_tokens_per_segment": "many"}, PageError, "max_text_tokens_per_segment"),
         ({"temperature": 0}, ConfigError, "temperature"),
-        ({"temperature": None}, ConfigError, "temperature"),
-        ({"num_beams": 2.5}, ConfigError, "num_beams"),
-        ({"top_k": float("inf")}, ConfigError, "top_k"),
+        ({"temperature": None}, PageError, "temperature"),
+        ({"num_beams": 2.5}, PageError, "num_beams"),
+        ({"top_k": float("inf")}, PageError, "top_k"),
     ],
 )
 def test_refusals(values: dict[str, Any], changed: dict[str, Any], error: type[IndexTTSError], says: str) -> None:

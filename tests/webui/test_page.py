@@ -22,16 +22,20 @@ from gradio_client.exceptions import AppError
 import indextts.webui
 from indextts.service import Service
 from indextts.types import FromVector
-from indextts.webui import build_app, launch, strings
-from indextts.webui.handlers import Handlers, sentence
+from indextts.voices import VoiceLibrary
+from indextts.webui import build_app, launch
+from indextts.webui.i18n import text as words
+from indextts.webui.page import Page, sentence
+from indextts.webui.speaking import Speaker
+from indextts.webui.tabs.cloning import preview_rows
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
 PROGRESS: Any = lambda *_, **__: None  # noqa: E731  in place of a gr.Progress
 
 
 @pytest.fixture(scope="module")
-def address(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    app = build_app(service, examples_dir=tmp_path_factory.mktemp("examples"))
+def address(service: Service, library: VoiceLibrary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = build_app(service, library, examples_dir=tmp_path_factory.mktemp("examples"))
     yield launch(app, port=0, block=False)
     app.close()
 
@@ -49,20 +53,20 @@ def wav_duration_s(path: str) -> float:
 
 def test_page_is_served_and_names_nothing_foreign(address: str) -> None:
     page = urllib.request.urlopen(address, timeout=10).read().decode()
-    assert strings.TITLE in page and "indexttsPlayer" in page
+    assert words("title") in page and "indexttsPlayer" in page
     assert "fonts.googleapis" not in page
 
 
-def test_the_page_tells_the_model_and_the_acceleration(service: Service) -> None:
-    app = build_app(service)
+def test_the_page_tells_the_model_and_the_acceleration(service: Service, library: VoiceLibrary) -> None:
+    app = build_app(service, library)
     texts = " ".join(str(block.value) for block in app.blocks.values() if isinstance(block, gr.HTML))
     assert "humming &lt;voice&gt;" in texts
     assert "there is no CUDA device" in texts
 
 
-def test_an_untouched_seed_means_a_new_one(service: Service) -> None:
-    app = build_app(service)
-    (seed,) = [b for b in app.blocks.values() if getattr(b, "label", None) == strings.SEED]
+def test_an_untouched_seed_means_a_new_one(service: Service, library: VoiceLibrary) -> None:
+    app = build_app(service, library)
+    (seed,) = [b for b in app.blocks.values() if getattr(b, "label", None) == words("seed")]
     assert isinstance(seed, gr.Textbox) and not seed.value  # a number box would show, and send, 0
 
 
@@ -110,7 +114,7 @@ def test_segment_and_info(client: Client) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", strings.ERROR_NO_TEXT),
+        ("", words("error.no_text")),
         ("This will fail.", "the model produced no speech for segment 1"),
         ("...", "there is nothing to speak"),
     ],
@@ -136,10 +140,10 @@ def test_a_bug_is_hidden_on_the_page_and_told_in_the_log(
 
 
 def test_speak_yields_every_segment_and_then_the_whole(
-    engine: HummingEngine, service: Service, values: dict[str, Any]
+    engine: HummingEngine, page: Page, values: dict[str, Any]
 ) -> None:
     steps = []
-    for step in Handlers(service).speak(session("a"), PROGRESS, **values):
+    for step in Speaker(page).speak(session("a"), PROGRESS, **values):
         live, whole = step[0], step[1]
         files = [wav_duration_s(path) for path in live] if isinstance(live, list) else []
         steps.append((files, wav_duration_s(whole) if isinstance(whole, str) else None, step[2], step[3]))
@@ -149,44 +153,44 @@ def test_speak_yields_every_segment_and_then_the_whole(
     assert str(steps[-1][3]) in steps[-1][2]
 
 
-def test_cancel_stops_the_run_of_its_own_session_only(service: Service, values: dict[str, Any]) -> None:
-    handlers = Handlers(service)
+def test_cancel_stops_the_run_of_its_own_session_only(page: Page, values: dict[str, Any]) -> None:
+    speaker = Speaker(page)
     seen: dict[str, list[Any]] = {"a": [], "b": []}
 
     def run(name: str) -> None:
-        for step in handlers.speak(session(name), PROGRESS, **{**values, "text": "slow."}):
+        for step in speaker.speak(session(name), PROGRESS, **{**values, "text": "slow."}):
             seen[name].append(step[2])
 
     threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in seen}
     for thread in threads.values():
         thread.start()
     deadline = time.monotonic() + 10
-    while len(handlers.stop_by_session) < 2 and time.monotonic() < deadline:
+    while len(page.runs.stops) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    handlers.cancel(session("a"))
+    speaker.cancel(session("a"))
     threads["a"].join(10)
-    assert seen["a"][-1] == strings.STATUS_CANCELLED
+    assert seen["a"][-1] == words("status.cancelled")
     assert threads["b"].is_alive()
-    handlers.forget(session("b"))
+    page.forget(session("b"))
     threads["b"].join(10)
-    assert not threads["b"].is_alive() and not handlers.stop_by_session
+    assert not threads["b"].is_alive() and not page.runs.stops
 
 
-def test_a_run_that_the_browser_drops_is_told_to_stop(service: Service, values: dict[str, Any]) -> None:
-    handlers = Handlers(service)
-    steps: Any = handlers.speak(session("c"), PROGRESS, **values)
+def test_a_run_that_the_browser_drops_is_told_to_stop(page: Page, values: dict[str, Any]) -> None:
+    speaker = Speaker(page)
+    steps: Any = speaker.speak(session("c"), PROGRESS, **values)
     next(steps)
     next(steps)
-    stop = handlers.stop_by_session["c"]
+    stop = page.runs.stops["c"]
     steps.close()
-    assert stop.is_set() and not handlers.stop_by_session
+    assert stop.is_set() and not page.runs.stops
 
 
 @pytest.mark.parametrize(
     ("text", "rows"), [("One two. Three.", [[1, "One two", 2], [2, "Three", 1]]), ("", []), ("..", [])]
 )
-def test_preview(service: Service, text: str, rows: list[list[Any]]) -> None:
-    assert Handlers(service).preview(text, 120) == rows
+def test_preview(page: Page, text: str, rows: list[list[Any]]) -> None:
+    assert preview_rows(page, text, 120) == rows
 
 
 def test_the_page_imports_no_torch_and_only_the_page_imports_gradio() -> None:
@@ -209,4 +213,4 @@ def imported(path: Path) -> set[str]:
 
 
 def session(name: str) -> Any:
-    return SimpleNamespace(session_hash=name)
+    return SimpleNamespace(session_hash=name, cookies={}, headers={})

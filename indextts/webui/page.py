@@ -1,0 +1,111 @@
+"""What the parts of the page share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from indextts.errors import IndexTTSError
+from indextts.webui.form import FormValues
+from indextts.webui.i18n import PageError, Texts, text
+
+if TYPE_CHECKING:
+    from indextts.service import ModelFacts, Service
+    from indextts.voices import VoiceLibrary
+
+logger = logging.getLogger(__name__)
+
+Fields = dict[str, Any]  # widgets by their name in FormValues
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For events that only change the page."""
+
+
+class Runs:
+    """The syntheses under way, by the browser session that started them; one session has one at a time."""
+
+    def __init__(self) -> None:
+        self.stops: dict[str, threading.Event] = {}
+
+    @contextmanager
+    def stoppable(self, session: str | None) -> Iterator[threading.Event]:
+        """An event that ``stop`` of the same session sets; set as well when the run is dropped."""
+        stop, key = threading.Event(), session or ""
+        self.stops[key] = stop
+        try:
+            yield stop
+        finally:
+            stop.set()
+            if self.stops.get(key) is stop:
+                del self.stops[key]
+
+    def stop(self, session: str | None) -> None:
+        """Stop the session's run at its next opportunity."""
+        if stop := self.stops.get(session or ""):
+            stop.set()
+
+
+@dataclass
+class Page:
+    """The page while it is being built: what its tabs stand on, and the widgets that they share.
+
+    Attributes:
+        fields: The form's widgets by their name in ``FormValues``; each tab adds those that it owns.
+    """
+
+    service: Service
+    library: VoiceLibrary
+    examples_dir: Path
+    texts: Texts = field(default_factory=Texts)
+    runs: Runs = field(default_factory=Runs)
+    fields: Fields = field(default_factory=dict)
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.service.facts
+
+    @property
+    def speaking(self) -> dict[str, Any]:
+        """For events that speak. The service's own queue decides who speaks when, not gradio's."""
+        config = self.service.config  # one more than it takes comes through, and is refused by name
+        return {"concurrency_limit": config.simultaneous + config.max_queue + 1, "concurrency_id": "speak"}
+
+    def form(self) -> Fields:
+        """The widgets that make up ``FormValues``."""
+        return {name: self.fields[name] for name in FormValues.__dataclass_fields__}
+
+    def forget(self, http: gr.Request) -> None:
+        """Stop what the session is making: its page was closed."""
+        self.runs.stop(http.session_hash)
+
+    def make(self, kind: Any, key: str, *args: Any, **properties: Any) -> Any:
+        """See ``Texts.make``."""
+        return self.texts.make(kind, key, *args, **properties)
+
+
+def sentence(message: str) -> str:
+    """An error message as a line for the page: with a capital letter."""
+    return message[:1].upper() + message[1:]
+
+
+@contextmanager
+def readable_errors(language: str) -> Iterator[None]:
+    """Errors raised on purpose become a message on the page; of bugs the page tells only that, the log the rest."""
+    try:
+        yield
+    except IndexTTSError as error:
+        logger.info("refused: %s", error)
+        message = error.in_language(language) if isinstance(error, PageError) else str(error)
+        raise gr.Error(sentence(message), print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        logger.exception("unexpected error while handling a request")
+        message = text("error.unexpected", language, kind=type(error).__name__)
+        raise gr.Error(message, print_exception=False) from error

@@ -1,0 +1,60 @@
+"""The settings under all tabs: segments, seed and sampling; ranges and defaults from the model."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from indextts.webui.form import MAX_SILENCE_MS
+from indextts.webui.page import Page
+
+SAMPLING_ROWS = [
+    ("temperature", "top_p", "top_k"),
+    ("num_beams", "repetition_penalty", "length_penalty"),
+    ("max_mel_tokens", "typical_mass"),
+    ("do_sample", "typical_sampling"),
+]
+
+
+def build(page: Page) -> None:
+    """The widgets; the button ``seed.keep`` is connected by the tab that knows the last seed."""
+    make, fields, limit = page.make, page.fields, page.facts.max_text_tokens
+    with make(gr.Accordion, "settings", open=False):
+        make(gr.Markdown, "settings.segments")
+        with gr.Row():
+            fields["max_text_tokens_per_segment"] = make(
+                gr.Slider, "max_text_tokens_per_segment", min(20, limit), limit, value=min(120, limit), step=2
+            )
+            fields["interval_silence_ms"] = make(
+                gr.Slider, "interval_silence_ms", 0, MAX_SILENCE_MS, value=200, step=50
+            )
+            with gr.Column(min_width=200):
+                fields["seed"] = make(gr.Textbox, "seed", max_lines=1)
+                fields["seed.keep"] = make(gr.Button, "seed.keep", size="sm")
+        make(gr.Markdown, "settings.sampling")
+        sampling_widgets(page)
+
+
+def sampling_widgets(page: Page) -> None:
+    """One widget for each field of ``SamplingParams``."""
+    defaults, longest = page.facts.sampling_defaults, page.facts.max_mel_tokens
+    sliders = {
+        "temperature": (0.1, 2.0, 0.1),
+        "top_p": (0.0, 1.0, 0.01),
+        "top_k": (0, 100, 1),
+        "num_beams": (1, 10, 1),
+        "repetition_penalty": (0.1, 20.0, 0.1),
+        "length_penalty": (-2.0, 2.0, 0.1),
+        "max_mel_tokens": (min(50, longest), longest, 10),
+        "typical_mass": (0.0, 1.0, 0.01),
+    }
+    for row in SAMPLING_ROWS:
+        with gr.Row():
+            for name in row:
+                value = getattr(defaults, name)
+                if name in sliders:
+                    low, high, step = sliders[name]
+                    page.fields[name] = page.make(
+                        gr.Slider, name, low, high, value=min(value, high), step=step, min_width=200
+                    )
+                else:
+                    page.fields[name] = page.make(gr.Checkbox, name, value=value, min_width=200)

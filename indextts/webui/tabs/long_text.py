@@ -1,0 +1,20 @@
+"""The tab for a long text, segment by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from indextts.webui.page import Page
+
+
+def build(page: Page) -> Callable[[], None]:
+    """The tab's widgets; see the package."""
+    with page.make(gr.Tab, "tab.long_text", id="long_text"):
+        pass
+
+    def connect() -> None:
+        pass
+
+    return connect

@@ -1,4 +1,4 @@
-"""The shared service on engines without a model: the queue, cancelling, unloading, the end; and on the tiny model."""
+"""The shared service on engines without a model: turns, cancelling, unloading, the end; and on the tiny model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from indextts.config import EngineConfig, SamplingParams
-from indextts.errors import Cancelled, CheckpointError, ConfigError, QueueFull, ServiceClosed, SynthesisError, TextError
-from indextts.service import FIRST_GUESS_S, FairQueue, Finished, Job, Service, ServiceConfig
+from indextts.errors import Cancelled, CheckpointError, QueueFull, ServiceClosed, SynthesisError, TextError
+from indextts.service import Finished, Job, Service, ServiceConfig
+from indextts.service.service import FIRST_GUESS_S
 from indextts.types import AudioChunk, Progress, SynthesisRequest, VoicePrompt
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
@@ -132,19 +133,6 @@ def test_one_client_does_not_get_all_places(make: Callable[..., Service]) -> Non
     assert gate.started[-1] == "a3"  # each has one running: whose turn was longer ago
     gate.let_through("b1")
     until(lambda: gate.started[-1] == "b2")
-
-
-def test_fewest_running_first() -> None:
-    queue = FairQueue(ServiceConfig(simultaneous=4))
-    jobs = {name: Job(None, name[0], None, None) for name in ("a1", "a2", "b1", "a3", "b2")}  # type: ignore[arg-type]
-    for name in ("a1", "a2"):
-        queue.add(jobs[name], 1.0)
-    assert [queue.start_next(), queue.start_next()] == [jobs["a1"], jobs["a2"]]
-    for name in ("a3", "b1", "b2"):
-        queue.add(jobs[name], 1.0)
-    assert queue.start_next() is jobs["b1"]
-    assert queue.start_next() is jobs["b2"]
-    assert queue.start_next() is None and queue.waiting == [jobs["a3"]]
 
 
 def test_a_full_queue_refuses_with_an_estimate(make: Callable[..., Service]) -> None:
@@ -335,15 +323,6 @@ def test_a_start_that_fails_is_told_at_once() -> None:
     with pytest.raises(CheckpointError):
         Service(load)
     assert threading.active_count() == threads
-
-
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [({"simultaneous": 0}, "simultaneous"), ({"max_queue": 0}, "max_queue"), ({"idle_unload_s": 0}, "idle_unload_s")],
-)
-def test_wrong_configurations(config: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        ServiceConfig(**config)
 
 
 def test_the_tiny_model_serves_several_clients(

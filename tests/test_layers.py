@@ -19,7 +19,7 @@ LAYERS = (
     ("config",),
     ("types", "turns", "manifest"),
     ("audio", "text", "models", "hub"),
-    ("decoding", "checkpoints", "emotion", "encoding"),
+    ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
     ("loading",),
     ("stages", "accel", "voices"),
     ("engine",),

@@ -122,8 +122,9 @@ def _opened(source: str | bytes, name: str) -> Iterator[soundfile.SoundFile]:
                 )
             yield file
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: samples without a header
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise AudioError(
-            f"cannot decode the recording {name!r}: {error}. Use a WAV, FLAC, OGG or MP3 file"
+            f"cannot decode the recording {name!r}: {reason}. Use a WAV, FLAC, OGG or MP3 file"
         ) from error
 
 

@@ -56,6 +56,7 @@ def build_app(service: Service, library: VoiceLibrary | None = None, examples_di
         for connect in connectors:
             connect()
         page.texts.connect(app, switch)
+        app.load(fn=None, js="() => window.indexttsPage.opened()", api_visibility="private")
         app.unload(page.forget)
         Endpoints(page).connect()
     return app.queue()
@@ -108,7 +109,8 @@ def appearance() -> dict[str, Any]:
         ),
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "head": "".join(
-            f"<script>{(HERE / name).read_text(encoding='utf-8')}</script>" for name in ("language.js", "player.js")
+            f"<script>{(HERE / name).read_text(encoding='utf-8')}</script>"
+            for name in ("language.js", "player.js", "keys.js")
         ),
     }
 

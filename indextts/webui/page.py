@@ -57,6 +57,7 @@ class Page:
 
     Attributes:
         fields: The form's widgets by their name in ``FormValues``; each tab adds those that it owns.
+        parts: Other widgets of one tab that are connected by another.
     """
 
     service: Service
@@ -65,6 +66,7 @@ class Page:
     texts: Texts = field(default_factory=Texts)
     runs: Runs = field(default_factory=Runs)
     fields: Fields = field(default_factory=dict)
+    parts: Fields = field(default_factory=dict)
 
     @property
     def facts(self) -> ModelFacts:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 
-from indextts.errors import IndexTTSError
 from indextts.webui.i18n import choice_text, language_of, text
-from indextts.webui.page import QUIET, Page, sentence
+from indextts.webui.page import QUIET, Page, readable_errors
 from indextts.webui.progress import line
-
-logger = logging.getLogger(__name__)
 
 
 def prompt_field(page: Page, key: str) -> tuple[gr.Audio, gr.HTML]:
@@ -43,10 +39,10 @@ def checked(path: str | None, language: str, cache: str) -> tuple[Any, str]:
     from indextts.prompts import examine
 
     try:
-        prompt = examine(path)
-    except IndexTTSError as error:
-        logger.info("refused: %s", error)
-        return None, line("error", sentence(str(error)))
+        with readable_errors(language):
+            prompt = examine(path)
+    except gr.Error as error:
+        return None, line("error", error.message)
     said = report(prompt.flaws, prompt.duration_s, prompt.trimmed, language)
     if not prompt.trimmed:
         return gr.skip(), said
@@ -62,9 +58,10 @@ def report_on(path: str | None, language: str) -> str:
     from indextts.prompts import examine
 
     try:
-        prompt = examine(path)
-    except IndexTTSError as error:
-        return line("error", sentence(str(error)))
+        with readable_errors(language):
+            prompt = examine(path)
+    except gr.Error as error:
+        return line("error", error.message)
     return report(prompt.flaws, prompt.duration_s, trimmed=False, language=language)
 
 

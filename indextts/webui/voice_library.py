@@ -51,9 +51,11 @@ class VoiceChooser:
 
     def choose(self, name: str | None, http: gr.Request) -> tuple[Any, Any]:
         """The recording of the voice that was chosen, and what is to be said about it."""
+        if not name:  # the list was left without a choice
+            return gr.skip(), gr.skip()
         try:
             with readable_errors(language_of(http)):
-                path = self.page.library.get(name or "").path
+                path = self.page.library.get(name).path
                 cached = save_file_to_cache(path, self.page.fields["voice"].GRADIO_CACHE)
                 return cached, report_on(cached, language_of(http))
         except gr.Error as error:

@@ -174,7 +174,8 @@ def test_the_place_in_the_queue_is_told(prompt: Path, values: dict[str, Any], tm
     with closing(Service(lambda: engine, ServiceConfig(simultaneous=1))) as service:  # type: ignore[arg-type,return-value]
         page = Page(service, VoiceLibrary(tmp_path, None), tmp_path)
         first: Any = Speaker(page).speak(session("a"), Takes(), **{**values, "text": "slow."})
-        next(first), next(first)
+        next(first)
+        next(first)
         second: Any = Speaker(page).speak(session("b"), Takes(), **values)
         next(second)
         panel = next(second).panel

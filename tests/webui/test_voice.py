@@ -88,6 +88,7 @@ def test_saving_choosing_renaming_deleting(chooser: VoiceChooser, own: VoiceLibr
     assert chosen["choices"] == [("Anna", "Anna"), ("Example (example)", "Example")]
     path, report = chooser.choose("Anna", HTTP)
     assert Path(path).read_bytes() == SPEECH.read_bytes() and Path(path).stem == "Anna" and "s are used" in report
+    assert chooser.choose(None, HTTP) == (gr.skip(), gr.skip())
     said, chosen, _ = chooser.renamed("Anna", "Ännchen", HTTP)
     assert "Ännchen" in said and chosen["value"] == "Ännchen"
     said, row = chooser.ask("Ännchen", HTTP)

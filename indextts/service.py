@@ -28,6 +28,7 @@ from indextts.errors import (
     ServiceClosed,
     TextError,
 )
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -269,10 +270,15 @@ class Service:
         (result,) = self._read(work, client, on_progress, should_stop)
         return result
 
-    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+    def segment(self, text: str, max_tokens: int = 120, glossary: Glossary = NO_TERMS) -> list[Segment]:
         """As ``Engine.segment``; does not wait for anybody."""
         with self.engine() as engine:
-            return engine.segment(text, max_tokens)
+            return engine.segment(text, max_tokens, glossary=glossary)
+
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        """As ``Engine.normalize``; does not wait for anybody."""
+        with self.engine() as engine:
+            return engine.normalize(text, glossary)
 
     def submit(self, work: Work, client: str, deliver: Deliver) -> Job:
         """Accept a job, or refuse it at once.

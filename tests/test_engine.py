@@ -33,6 +33,7 @@ from indextts.errors import (
     TextError,
 )
 from indextts.stages.conditioning import LockedCache, size_bytes
+from indextts.text.glossary import Glossary
 from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
 
 TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
@@ -437,3 +438,20 @@ def test_the_flow_sees_the_end_of_a_long_prompt(tiny_engine: Engine, ask: Callab
     assert torch.equal(cut.prompt_mel, whole.prompt_mel[..., -frames:])
     assert torch.equal(cut.prompt_condition, whole.prompt_condition[:, -frames:])
     assert torch.equal(cut.speaker_latents, whole.speaker_latents)
+
+
+def test_a_requests_glossary_is_its_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    """The words of the reading are spoken in place of the term, in this request and in no other."""
+    glossary = Glossary({"M.2": {"en": "M dot two", "zh": "M 二"}})
+    text, read = "An m.2 disk.", "An M dot two disk."
+    assert tiny_engine.normalize(text, glossary) == tiny_engine.normalize(read) == read
+    assert tiny_engine.normalize("一块m.2硬盘", glossary) == tiny_engine.normalize("一块M 二硬盘")
+    assert tiny_engine.segment(text, glossary=glossary) == tiny_engine.segment(read) != tiny_engine.segment(text)
+    with_reading = tiny_engine.synthesize(ask(text=text, glossary=glossary)).samples
+    assert np.array_equal(with_reading, tiny_engine.synthesize(ask(text=read)).samples)
+    assert not np.array_equal(with_reading, tiny_engine.synthesize(ask(text=text)).samples)
+
+
+def test_a_glossary_that_leaves_nothing_to_speak(tiny_engine: Engine) -> None:
+    with pytest.raises(TextError, match="empty"):
+        tiny_engine.segment("um", glossary=Glossary({"um": ""}))

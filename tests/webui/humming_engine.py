@@ -10,6 +10,7 @@ import numpy as np
 
 from indextts.config import SamplingParams
 from indextts.errors import Cancelled, SynthesisError, TextError
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationEntry,
     AccelerationReport,
@@ -39,7 +40,11 @@ class HummingEngine:
         self.cancelled = 0
         self.slow_from = 0  # the sentence from which on a slow text is slow
 
-    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        return glossary.apply(text, "en").replace("&", "and")
+
+    def segment(self, text: str, max_tokens: int = 120, glossary: Glossary = NO_TERMS) -> list[Segment]:
+        text = glossary.apply(text, "en")
         if not any(letter.isalnum() for letter in text):
             raise TextError("there is nothing to speak")
         sentences = [s.strip() for s in text.split(".") if s.strip()]
@@ -47,7 +52,7 @@ class HummingEngine:
 
     def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
         self.requests.append(request)
-        segments = self.segment(request.text, request.max_text_tokens_per_segment)
+        segments = self.segment(request.text, request.max_text_tokens_per_segment, request.glossary)
         for segment in segments:
             if on_progress:
                 on_progress(Progress(segment.index / len(segments), "speaking", segment.index, len(segments)))

@@ -25,6 +25,7 @@ from indextts.errors import (
     ConfigError,
     EmotionError,
     QueueFull,
+    ServiceBusy,
     ServiceClosed,
     TextError,
 )
@@ -41,6 +42,7 @@ from indextts.types import (
 )
 
 if TYPE_CHECKING:
+    from indextts.checkpoints import ModelFiles
     from indextts.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ class ModelFacts:
     sampling_defaults: SamplingParams
     max_text_tokens: int
     max_mel_tokens: int
+    files: ModelFiles | None
 
     @classmethod
     def of(cls, engine: Engine) -> ModelFacts:
@@ -212,6 +215,8 @@ class FairQueue:
 class Service:
     """Runs requests of many clients on one engine. Safe to share between threads; ``close`` ends it."""
 
+    facts: ModelFacts
+
     def __init__(self, load: Callable[[], Engine], config: ServiceConfig | None = None) -> None:
         """Load the engine, and get ready. Raises what ``load`` raises."""
         self.config = config or ServiceConfig()
@@ -224,8 +229,8 @@ class Service:
         self._queue = FairQueue(self.config)
         self._stats = ServiceStats()
         self._closed = False
-        with self.engine() as engine:
-            self.facts = ModelFacts.of(engine)
+        with self.engine():
+            pass
         self._workers = [
             threading.Thread(target=self._serve, name=f"service-{number}", daemon=True)
             for number in range(self.config.simultaneous)
@@ -279,6 +284,26 @@ class Service:
         """As ``Engine.normalize``; does not wait for anybody."""
         with self.engine() as engine:
             return engine.normalize(text, glossary)
+
+    def unload(self) -> None:
+        """Free the memory that the model takes, until the next request loads it again.
+
+        Raises:
+            ServiceBusy: somebody uses it, or waits for it.
+        """
+        with self._changed:
+            busy = max(self._users, len(self._queue.running) + len(self._queue.waiting))
+            if busy:
+                raise ServiceBusy(f"the model is in use by {busy} requests: wait until they are finished")
+            self._engine = None
+        release()
+        logger.info("unloaded the model: told to")
+
+    def reload(self) -> None:
+        """Load the model anew from its files. Raises ``ServiceBusy`` as ``unload``, and what loading raises."""
+        self.unload()
+        with self.engine():
+            logger.info("loaded the model anew: told to")
 
     def submit(self, work: Work, client: str, deliver: Deliver) -> Job:
         """Accept a job, or refuse it at once.
@@ -375,6 +400,7 @@ class Service:
         with self._loading:  # those who come while it is being loaded wait for it
             if self._engine is None:
                 self._engine = self._load()
+                self.facts = ModelFacts.of(self._engine)  # the files may be others by now
                 self._count(loads=1)
             return self._engine
 
@@ -431,9 +457,7 @@ class Service:
                         return None
                     self._changed.wait(self._until_idle_for_too_long_s())
                 self._engine = None
-            from indextts.loading import release_memory  # needs torch
-
-            release_memory()
+            release()
             logger.info("unloaded the model: nobody has used it for %g s", self.config.idle_unload_s)
 
     def _idle_for_too_long(self) -> bool:
@@ -466,6 +490,13 @@ class Service:
         """Add to fields of the stats."""
         with self._changed:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
+
+
+def release() -> None:
+    """Give back the memory of a model that nobody holds any more."""
+    from indextts.loading import release_memory  # needs torch, which importing this module need not wait for
+
+    release_memory()
 
 
 def outcome_of(error: Exception | None) -> str:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "indextts"
 
 # Each part of the package may import itself and the parts of the rows above its own.
 LAYERS = (
-    ("errors", "resources", "files"),
+    ("errors", "resources", "files", "memory"),
     ("config", "text"),
     ("types", "turns", "manifest"),
     ("audio", "models", "hub"),

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 LANGUAGES = ("en", "zh", "ja", "es", "ar")
 DEFAULT_LANGUAGE = "en"
 COOKIE = "indextts_language"
-SHOWN_AS_VALUE = (gr.Button, gr.Markdown, gr.HTML, gr.DownloadButton, gr.UploadButton)
+SHOWN_AS_VALUE = (gr.Button, gr.Markdown, gr.HTML)
 
 
 @cache

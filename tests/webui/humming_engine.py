@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class HummingEngine:
     sample_rate_hz = RATE_HZ
     max_text_tokens = 400
     max_mel_tokens = 1000
+    files: Any = None
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
     report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
 

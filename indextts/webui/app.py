@@ -48,7 +48,7 @@ def build_app(
     page = Page(service, library or VoiceLibrary(default_folder()), examples_dir, admin=admin)
     with gr.Blocks(title=text("title"), analytics_enabled=False, delete_cache=(CACHE_SWEEP_S, CACHE_AGE_S)) as app:
         page.app = app
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_id="top"):
             page.texts.html(lambda language: header(page, language), elem_id="header", padding=False)
             switch = page.make(
                 gr.Dropdown,
@@ -74,7 +74,7 @@ def build_app(
 
 def header(page: Page, language: str) -> str:
     """Title, one sentence, and the model."""
-    model = html.escape(text("model", language, model=page.facts.model_name))
+    model = text("model", language, model=f"<bdi>{html.escape(page.facts.model_name)}</bdi>")
     return f"<h1>{text('title', language)}</h1><p>{text('subtitle', language)}</p><p><b>{model}</b></p>"
 
 

@@ -103,16 +103,24 @@ class Texts:
 
         def opened(http: gr.Request) -> list[Any]:
             language = language_of(http)
-            return [gr.update(value=language), *self.updates(language)]
+            return [gr.update(value=language), *self.updates(language, opening=True)]
 
         remember = "(language) => window.indexttsLanguage(language)"
         app.load(opened, outputs=[switch, *widgets], **quiet).then(fn=None, inputs=[switch], js=remember, **quiet)
         switch.input(self.updates, [switch], widgets, **quiet)
         switch.input(fn=None, inputs=[switch], js=remember, **quiet)
 
-    def updates(self, language: str) -> list[Any]:
-        """What makes every widget read in ``language``."""
-        return [gr.update(**texts(language)) for _, texts in self._widgets]
+    def updates(self, language: str, opening: bool = False) -> list[Any]:
+        """What makes every widget read in ``language``.
+
+        An empty table shows its new headers only together with a value, which it may be given while the page opens.
+        """
+        empty = [{"value": []} if opening and is_output_table(widget) else {} for widget, _ in self._widgets]
+        return [gr.update(**texts(language), **value) for (_, texts), value in zip(self._widgets, empty, strict=True)]
+
+
+def is_output_table(widget: Any) -> bool:
+    return isinstance(widget, gr.Dataframe) and widget.interactive is False
 
 
 def texts_of(kind: Any, key: str, choices: Sequence[str], language: str) -> dict[str, Any]:

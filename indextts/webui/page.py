@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]  # widgets by their name in FormValues
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that only change the page."""
+"""For events that only change the page. What they raise is not shown: only events of the queue show errors."""
+
+ACTION: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For quick events that may be refused."""
 
 
 class Runs:

@@ -12,10 +12,10 @@ from indextts.errors import IndexTTSError
 from indextts.webui.form import whole
 from indextts.webui.glossary import Terms, glossary_of, read_file, rows_of, terms_of
 from indextts.webui.i18n import PageError, language_of, text
-from indextts.webui.page import QUIET, Page, message_of, readable_errors, sentence
+from indextts.webui.page import ACTION, QUIET, Page, message_of, readable_errors, sentence
 
-BROWSER_KEY = "indextts_glossary"
-"""Where a browser keeps its user's glossary; the secret only makes it unreadable at a glance."""
+PARTS = ("term", "zh", "en")
+"""The columns of the table."""
 
 DOWNLOAD = """(terms) => {
   const link = document.createElement("a");
@@ -31,6 +31,9 @@ def build(page: Page) -> Callable[[], None]:
     """The widgets; see the package."""
     make, fields = page.make, page.fields
     make(gr.Markdown, "glossary.hint")
+    with gr.Row(elem_classes="beside"):
+        new = [make(gr.Textbox, f"glossary.{part}", max_lines=1, min_width=140) for part in PARTS]
+        add = make(gr.Button, "glossary.add", min_width=90)
     table = fields["glossary.table"] = make(
         gr.Dataframe,
         "glossary.table",
@@ -43,13 +46,11 @@ def build(page: Page) -> Callable[[], None]:
         wrap=True,
         max_height=400,
     )
-    fields["glossary"] = gr.JSON({}, visible=False, label="glossary")
     status = gr.Markdown(elem_id="glossary_status")
     with gr.Row():
         upload = make(gr.UploadButton, "glossary.open", file_types=[".yaml", ".yml"], size="sm", min_width=120)
         download = make(gr.Button, "glossary.download", size="sm", min_width=120)
         clear = make(gr.Button, "glossary.clear", size="sm", min_width=120)
-    kept = gr.BrowserState(None, storage_key=BROWSER_KEY, secret=BROWSER_KEY)
     make(gr.Markdown, "reading.hint")
     with gr.Row():
         written = make(gr.Textbox, "reading.text", lines=3, max_lines=8, scale=1, min_width=280)
@@ -67,16 +68,18 @@ def build(page: Page) -> Callable[[], None]:
 
     def connect() -> None:
         handlers = GlossaryHandlers(page)
-        page.opened(lambda saved: saved or rows_of({}), [kept], [table])
-        table.change(handlers.changed, [table], [fields["glossary"], status, kept], **QUIET)
-        upload.upload(handlers.opened_file, [upload], [table], **QUIET)
-        download.click(fn=None, inputs=[fields["glossary"]], js=DOWNLOAD, api_visibility="private")
+        terms, kept, is_restored = fields["glossary"], fields["glossary.kept"], gr.State(False)
+        page.opened(handlers.restored, [kept], [table, terms, is_restored])
+        table.change(handlers.changed, [table, is_restored], [terms, status, kept], **QUIET)
+        gr.on([add.click, new[-1].submit], handlers.added, [table, *new], [table, *new], **ACTION)
+        upload.upload(handlers.opened_file, [upload], [table], **ACTION)
+        download.click(fn=None, inputs=[terms], js=DOWNLOAD, api_visibility="private")
         clear.click(lambda: rows_of({}), outputs=[table], **QUIET)
         limit = fields["max_text_tokens_per_segment"]
         gr.on(
-            [written.change, fields["glossary"].change, limit.change],
+            [written.change, terms.change, limit.change],
             handlers.shown,
-            inputs=[written, fields["glossary"], limit],
+            inputs=[written, terms, limit],
             outputs=[spoken, tokens],
             trigger_mode="always_last",
             **QUIET,
@@ -92,15 +95,37 @@ class GlossaryHandlers:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def changed(self, rows: list[list[Any]], http: gr.Request) -> tuple[Any, str, Any]:
-        """The table's terms, what to say of them, and what the browser keeps. Half-typed rows change no terms."""
+    def restored(self, kept: Terms | None) -> tuple[list[list[str]], Terms, bool]:
+        """The table and the terms of a browser that comes back; what it kept may be anything."""
+        try:
+            terms = dict(glossary_of(kept).terms)
+        except IndexTTSError:
+            terms = {}
+        return rows_of(terms), terms, True
+
+    def changed(self, rows: list[list[Any]], is_restored: bool, http: gr.Request) -> tuple[Any, str, Any]:
+        """The table's terms, what to say of them, and what the browser keeps. Half-typed rows change no terms.
+
+        Until the browser has told what it kept, the empty table is not what it is to keep.
+        """
         language = language_of(http)
         try:
             terms = terms_of(rows)
         except IndexTTSError as error:
             said = text("glossary.wrong", language, reason=sentence(message_of(error, language)))
             return gr.skip(), said, gr.skip()
-        return terms, text("glossary.count", language, count=len(terms)) if terms else "", rows if terms else None
+        said = text("glossary.count", language, count=len(terms)) if terms else ""
+        return terms, said, terms if is_restored else gr.skip()
+
+    def added(self, rows: list[list[Any]], term: str, zh: str, en: str, http: gr.Request) -> list[Any]:
+        """The table with a term added or changed, and empty boxes for the next one."""
+        with readable_errors(language_of(http)):
+            if not term.strip() or not (zh.strip() or en.strip()):
+                raise PageError("error.glossary.incomplete")
+            others = [
+                row for row in rows if any(row) and str(row[0] or "").strip().casefold() != term.strip().casefold()
+            ]
+            return [[*others, *rows_of(terms_of([[term, zh, en]]))], "", "", ""]
 
     def opened_file(self, path: str, http: gr.Request) -> list[list[str]]:
         with readable_errors(language_of(http)):

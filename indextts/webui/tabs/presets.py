@@ -13,7 +13,7 @@ from indextts.errors import AudioError, VoiceError
 from indextts.types import read_recording
 from indextts.webui.glossary import rows_of
 from indextts.webui.i18n import PageError, language_of, text
-from indextts.webui.page import QUIET, Page, readable_errors
+from indextts.webui.page import ACTION, Page, readable_errors
 from indextts.webui.preset_library import SETTINGS, VOICES, Preset
 from indextts.webui.tabs import glossary
 
@@ -23,11 +23,11 @@ def build(page: Page) -> Callable[[], None]:
     make = page.make
     with make(gr.Tab, "tab.presets", id="presets") as tab:
         make(gr.Markdown, "preset.hint")
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="beside"):
             chosen = make(gr.Dropdown, "preset", choices=(), value=None, scale=4, min_width=200)
             load = make(gr.Button, "preset.load", variant="primary", scale=1, min_width=90)
             delete = make(gr.Button, "preset.delete", variant="stop", scale=1, min_width=90)
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="beside"):
             name = make(gr.Textbox, "preset.name", max_lines=1, max_length=64, scale=4, min_width=200)
             save = make(gr.Button, "preset.save", scale=1, min_width=90)
             rename = make(gr.Button, "preset.rename", scale=1, min_width=90)
@@ -39,12 +39,12 @@ def build(page: Page) -> Callable[[], None]:
         connect_glossary()
         handlers = Presets(page)
         form = {field: page.fields[field] for field in (*SETTINGS, *VOICES, "glossary")}
-        tab.select(handlers.listed, outputs=[chosen, status], **QUIET)
-        save.click(handlers.save, inputs=[name, replace], inputs_kwargs=form, outputs=[chosen, status], **QUIET)
-        rename.click(handlers.rename, [chosen, name], [chosen, status], **QUIET)
-        delete.click(handlers.delete, [chosen], [chosen, status], **QUIET)
+        tab.select(handlers.listed, outputs=[chosen, status], **ACTION)
+        save.click(handlers.save, inputs=[name, replace], inputs_kwargs=form, outputs=[chosen, status], **ACTION)
+        rename.click(handlers.rename, [chosen, name], [chosen, status], **ACTION)
+        delete.click(handlers.delete, [chosen], [chosen, status], **ACTION)
         targets = [page.fields[field] for field in (*SETTINGS, *VOICES)]
-        load.click(handlers.load, [chosen], [*targets, page.fields["glossary.table"], status], **QUIET)
+        load.click(handlers.load, [chosen], [*targets, page.fields["glossary.table"], status], **ACTION)
         handlers.connect_api()
 
     return connect

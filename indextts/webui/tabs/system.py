@@ -213,4 +213,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def row_of(cells: Sequence[str], headed: bool) -> str:
     first, *others = (html.escape(cell) for cell in cells)
     head = f'<th scope="row">{first}</th>' if headed else f"<td>{first}</td>"
-    return f"<tr>{head}{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
+    return f"<tr>{head}{''.join(f'<td><bdi>{cell}</bdi></td>' for cell in others)}</tr>"

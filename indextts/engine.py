@@ -29,7 +29,7 @@ from indextts.stages.s2mel import S2MelStage
 from indextts.stages.speech import SpeechStage
 from indextts.stages.text import TextStage
 from indextts.stages.vocoder import VocoderStage
-from indextts.text.glossary import Glossary
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.text.normalizer import TextNormalizer
 from indextts.text.tokenizer import TextTokenizer
 from indextts.turns import Turns
@@ -160,9 +160,15 @@ class Engine:
         qwen = self.stages.conditioning.text_emotion
         return isinstance(qwen, QwenEmotion) and qwen.available
 
-    def segment(self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[Segment]:
+    def segment(
+        self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0, glossary: Glossary = NO_TERMS
+    ) -> list[Segment]:
         """How ``text`` will be cut. Raises ``TextError`` if nothing in it can be spoken."""
-        return self.stages.text(text, max_tokens, quick_streaming_tokens)
+        return self.stages.text(text, max_tokens, quick_streaming_tokens, glossary)
+
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        """``text`` as it is read out: numbers and symbols as words. Raises ``TextError`` if it is no text to speak."""
+        return self.stages.text.normalize(text, glossary)
 
     def emotion_from_text(self, text: str) -> tuple[float, ...]:
         """The eight emotion weights that ``text`` expresses, by the Qwen emotion model."""
@@ -232,7 +238,9 @@ class Run:
         request, stages = self.request, self.engine.stages
         batch_size = request.batch_size or self.engine.config.batch_size
         self.tell(0.0, "reading the text")
-        segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
+        segments = stages.text(
+            request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens, request.glossary
+        )
         self.segment_count = len(segments)
         self.tell(0.05, "listening to the voice")
         try:

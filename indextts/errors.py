@@ -57,6 +57,10 @@ class QueueFull(IndexTTSError):
         self.retry_after_s = retry_after_s
 
 
+class ServiceBusy(IndexTTSError):
+    """The model is in use, so that what was asked for has to wait."""
+
+
 class ServiceClosed(IndexTTSError):
     """The service finishes what it has accepted, and takes nothing new."""
 
@@ -71,3 +75,7 @@ class VoiceNotFound(VoiceError):
 
 class VoiceExists(VoiceError):
     """There is a voice of this name already."""
+
+
+class PresetError(IndexTTSError):
+    """A preset cannot be read, stored or changed in this way."""

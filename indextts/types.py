@@ -19,6 +19,7 @@ import numpy as np
 
 from indextts.config import SamplingParams
 from indextts.errors import AudioError, ConfigError, EmotionError
+from indextts.text.glossary import NO_TERMS, Glossary
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +110,12 @@ Emotion = FromVoice | FromAudio | FromVector | FromText
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """What to say, in which voice and how. ``sampling`` None means the model's own defaults."""
+    """What to say, in which voice and how.
+
+    Attributes:
+        sampling: None means the model's own defaults.
+        glossary: Readings for this request; they go before those of the model folder's own glossary.
+    """
 
     text: str
     voice: VoicePrompt
@@ -120,6 +126,7 @@ class SynthesisRequest:
     interval_silence_ms: int = 200
     batch_size: int | None = None
     seed: int | None = None
+    glossary: Glossary = NO_TERMS
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

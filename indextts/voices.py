@@ -7,11 +7,7 @@ broken voice behind. The example voices of the repository are there as well, rea
 from __future__ import annotations
 
 import io
-import logging
-import os
-import tempfile
 import threading
-import time
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +15,14 @@ from pathlib import Path
 import platformdirs
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
+from indextts.files import MAX_NAME_LENGTH, checked_name, remove_abandoned, write_at_once
 from indextts.types import VoicePrompt
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES_DIR = Path(__file__).resolve().parent.parent / "examples"
 SUFFIX = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
 """What recordings are stored, by the name that libsndfile has for their format, and the suffix of their file."""
 
-MAX_NAME_LENGTH = 64
-MAX_NAME_BYTES = 200  # file systems take 255, suffix included
 MAX_RECORDING_S = 120.0
-FORBIDDEN = frozenset('/\\:*?"<>|')
-"""Characters that mean something in a path or cannot stand in one, on any system."""
-
-DEVICE_NAMES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
-)
-"""Names that Windows does not let files have."""
-
-PARTIAL = ".partial"
-ABANDONED_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,7 @@ class VoiceLibrary:
         self.folder = folder
         self.examples_dir = examples_dir
         self._lock = threading.Lock()
-        self._remove_abandoned()
+        remove_abandoned(folder)
 
     def voices(self, search: str = "") -> list[LibraryVoice]:
         """All voices whose name holds ``search``, by name; upper and lower case are the same."""
@@ -97,7 +80,7 @@ class VoiceLibrary:
             VoiceExists: the name is taken.
             VoiceError: the name cannot be used, or the file cannot be written; nothing is left behind.
         """
-        name = checked_name(name)
+        name = checked_name(name, "voice", VoiceError)
         path = self.folder / f"{name}{checked_recording(data, name)}"
         with self._lock:
             self._must_be_free(name)
@@ -110,7 +93,7 @@ class VoiceLibrary:
 
     def rename(self, name: str, new_name: str) -> LibraryVoice:
         """Call the voice ``name`` ``new_name`` from now on. Raises as ``save`` and ``get`` do."""
-        new_name = checked_name(new_name)
+        new_name = checked_name(new_name, "voice", VoiceError)
         with self._lock:
             voice = self._own(name)
             if new_name.casefold() != voice.name.casefold():
@@ -148,15 +131,6 @@ class VoiceLibrary:
             if voice.name.casefold() == name.casefold():
                 raise VoiceExists(f"there is a voice {voice.name!r} already: choose another name, or delete it first")
 
-    def _remove_abandoned(self) -> None:
-        """Remove what programs that were killed while saving have left, but not what others are writing now."""
-        for path in self.folder.glob(f".*{PARTIAL}"):
-            try:
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    path.unlink()
-            except OSError as error:
-                logger.warning("cannot remove the unfinished file %s: %s", path, error.strerror)
-
 
 def voices_in(folder: Path, read_only: bool) -> list[LibraryVoice]:
     """The recordings in ``folder``, which may be absent. Raises ``VoiceError`` if it cannot be read."""
@@ -171,25 +145,6 @@ def voices_in(folder: Path, read_only: bool) -> list[LibraryVoice]:
         for path in paths
         if path.suffix.lower() in SUFFIX.values() and not path.name.startswith(".") and path.is_file()
     ]
-
-
-def checked_name(name: str) -> str:
-    """``name`` as it is stored: in Unicode's composed form, without spaces around it.
-
-    Raises:
-        VoiceError: it is empty, too long, or holds what cannot stand in a file name.
-    """
-    name = unicodedata.normalize("NFC", name.strip())
-    if not name:
-        raise VoiceError("a voice needs a name")
-    shown = repr(name[:MAX_NAME_LENGTH])
-    if len(name) > MAX_NAME_LENGTH or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        raise VoiceError(f"the name {shown} is too long: at most {MAX_NAME_LENGTH} characters, {MAX_NAME_BYTES} bytes")
-    if bad := [character for character in name if character in FORBIDDEN or not character.isprintable()]:
-        raise VoiceError(f"the name {shown} must not hold {bad[0]!r}")
-    if name[0] == "." or name[-1] == "." or name.split(".")[0].casefold() in DEVICE_NAMES:
-        raise VoiceError(f"the name {shown} cannot be used: no dot at either end, and no name of a Windows device")
-    return name
 
 
 def checked_recording(data: bytes, name: str) -> str:
@@ -209,18 +164,3 @@ def checked_recording(data: bytes, name: str) -> str:
             f"and the first {MAX_PROMPT_S:.0f} s are used"
         )
     return suffix
-
-
-def write_at_once(path: Path, data: bytes) -> None:
-    """Write a file that is there either completely or not at all, even if the machine stops in between."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

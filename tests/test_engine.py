@@ -34,6 +34,7 @@ from indextts.errors import (
     TextError,
 )
 from indextts.stages.conditioning import ConditioningStage, LockedCache, size_bytes
+from indextts.text.glossary import Glossary
 from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
 
 TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
@@ -453,3 +454,20 @@ def test_what_the_model_can_do(tiny_engine: Engine, tmp_path: Path) -> None:
     assert engine.emotions_from_text
     (tmp_path / "config.json").unlink()
     assert not engine.emotions_from_text
+
+
+def test_a_requests_glossary_is_its_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    """The words of the reading are spoken in place of the term, in this request and in no other."""
+    glossary = Glossary({"M.2": {"en": "M dot two", "zh": "M 二"}})
+    text, read = "An m.2 disk.", "An M dot two disk."
+    assert tiny_engine.normalize(text, glossary) == tiny_engine.normalize(read) == read
+    assert tiny_engine.normalize("一块m.2硬盘", glossary) == tiny_engine.normalize("一块M 二硬盘")
+    assert tiny_engine.segment(text, glossary=glossary) == tiny_engine.segment(read) != tiny_engine.segment(text)
+    with_reading = tiny_engine.synthesize(ask(text=text, glossary=glossary)).samples
+    assert np.array_equal(with_reading, tiny_engine.synthesize(ask(text=read)).samples)
+    assert not np.array_equal(with_reading, tiny_engine.synthesize(ask(text=text)).samples)
+
+
+def test_a_glossary_that_leaves_nothing_to_speak(tiny_engine: Engine) -> None:
+    with pytest.raises(TextError, match="empty"):
+        tiny_engine.segment("um", glossary=Glossary({"um": ""}))

@@ -15,10 +15,10 @@ PACKAGE = ROOT / "indextts"
 
 # Each part of the package may import itself and the parts of the rows above its own.
 LAYERS = (
-    ("errors", "resources"),
-    ("config",),
+    ("errors", "resources", "files", "memory"),
+    ("config", "text"),
     ("types", "turns", "manifest"),
-    ("audio", "text", "models", "hub"),
+    ("audio", "models", "hub"),
     ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
     ("loading",),
     ("stages", "accel", "voices"),

@@ -8,13 +8,11 @@ import importlib.util
 import os
 import platform
 import re
-from pathlib import Path
 
 import torch
 
 from indextts import __version__
-
-PROC = Path("/proc")
+from indextts.memory import PROC, process_status_bytes
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
@@ -90,11 +88,7 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device)
         if not self.is_known:
             return None
-        try:
-            peak = re.search(r"^VmHWM:\s*(\d+) kB$", (PROC / "self" / "status").read_text(), re.MULTILINE)
-        except OSError:
-            return None
-        return int(peak.group(1)) * 1024 if peak else None
+        return process_status_bytes("VmHWM")
 
 
 def synchronize(device: torch.device) -> None:

@@ -24,10 +24,12 @@ from indextts.errors import (
     ConfigError,
     EmotionError,
     QueueFull,
+    ServiceBusy,
     ServiceClosed,
     TextError,
 )
 from indextts.service.fair_queue import Deliver, FairQueue, Job, ServiceConfig, Work
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -41,6 +43,7 @@ from indextts.types import (
 )
 
 if TYPE_CHECKING:
+    from indextts.checkpoints import ModelFiles
     from indextts.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class ModelFacts:
     max_mel_tokens: int
     languages: tuple[str, ...]
     emotions_from_text: bool
+    files: ModelFiles | None
 
     @classmethod
     def of(cls, engine: Engine) -> ModelFacts:
@@ -99,6 +103,8 @@ class Finished:
 class Service:
     """Runs requests of many clients on one engine. Safe to share between threads; ``close`` ends it."""
 
+    facts: ModelFacts
+
     def __init__(self, load: Callable[[], Engine], config: ServiceConfig | None = None) -> None:
         """Load the engine, and get ready. Raises what ``load`` raises."""
         self.config = config or ServiceConfig()
@@ -111,8 +117,8 @@ class Service:
         self._queue = FairQueue(self.config)
         self._stats = ServiceStats()
         self._closed = False
-        with self.engine() as engine:
-            self.facts = ModelFacts.of(engine)
+        with self.engine():
+            pass
         self._workers = [
             threading.Thread(target=self._serve, name=f"service-{number}", daemon=True)
             for number in range(self.config.simultaneous)
@@ -175,10 +181,35 @@ class Service:
         (weights,) = told(self._read(work, client, should_stop))
         return weights
 
-    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+    def segment(self, text: str, max_tokens: int = 120, glossary: Glossary = NO_TERMS) -> list[Segment]:
         """As ``Engine.segment``; does not wait for anybody."""
         with self.engine() as engine:
-            return engine.segment(text, max_tokens)
+            return engine.segment(text, max_tokens, glossary=glossary)
+
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        """As ``Engine.normalize``; does not wait for anybody."""
+        with self.engine() as engine:
+            return engine.normalize(text, glossary)
+
+    def unload(self) -> None:
+        """Free the memory that the model takes, until the next request loads it again.
+
+        Raises:
+            ServiceBusy: somebody uses it, or waits for it.
+        """
+        with self._changed:
+            busy = max(self._users, len(self._queue.running) + len(self._queue.waiting))
+            if busy:
+                raise ServiceBusy(f"the model is in use by {busy} requests: wait until they are finished")
+            self._engine = None
+        release()
+        logger.info("unloaded the model: told to")
+
+    def reload(self) -> None:
+        """Load the model anew from its files. Raises ``ServiceBusy`` as ``unload``, and what loading raises."""
+        self.unload()
+        with self.engine():
+            logger.info("loaded the model anew: told to")
 
     def submit(self, work: Work, client: str, deliver: Deliver) -> Job:
         """Accept a job, or refuse it at once.
@@ -277,6 +308,7 @@ class Service:
         with self._loading:  # those who come while it is being loaded wait for it
             if self._engine is None:
                 self._engine = self._load()
+                self.facts = ModelFacts.of(self._engine)  # the files may be others by now
                 self._count(loads=1)
             return self._engine
 
@@ -328,9 +360,7 @@ class Service:
                         return None
                     self._changed.wait(self._until_idle_for_too_long_s())
                 self._engine = None
-            from indextts.loading import release_memory  # needs torch
-
-            release_memory()
+            release()
             logger.info("unloaded the model: nobody has used it for %g s", self.config.idle_unload_s)
 
     def _idle_for_too_long(self) -> bool:
@@ -373,6 +403,13 @@ def told(items: Iterator[Any], on_progress: ProgressCallback | None = None) -> I
                 yield item
             elif on_progress is not None:
                 on_progress(item)
+
+
+def release() -> None:
+    """Give back the memory of a model that nobody holds any more."""
+    from indextts.loading import release_memory  # needs torch, which importing this module need not wait for
+
+    release_memory()
 
 
 def outcome_of(error: Exception | None) -> str:

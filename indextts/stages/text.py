@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from indextts.errors import TextError
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.text.limits import check_text
+from indextts.text.normalizer import is_chinese
 from indextts.text.segmenter import split_segments
 from indextts.text.tokenizer import TextTokenizer
 from indextts.types import Segment
@@ -19,17 +21,22 @@ class TextStage:
         self.tokenizer = tokenizer
         self.max_text_tokens = max_text_tokens
 
-    def __call__(self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0) -> list[Segment]:
+    def __call__(
+        self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0, glossary: Glossary = NO_TERMS
+    ) -> list[Segment]:
         """Cut ``text`` into segments of at most ``max_tokens`` tokens, and of no more than the model can take.
+
+        Args:
+            glossary: Readings that go before those of the model folder's own glossary.
 
         Raises:
             TextError: nothing speakable in the text, too much of it, or ``max_tokens`` below 2.
         """
-        check_text(text)
         if max_tokens < 2:
             raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
+        spelled = with_readings(text, glossary)
         max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)
-        tokens, written = self.tokenizer.read(text)
+        tokens, written = self.tokenizer.read(spelled)
         pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
         if not any(has_speech(piece) for piece in pieces):
             raise TextError(f"there is nothing to speak in the text {text[:80]!r}")
@@ -38,6 +45,24 @@ class TextStage:
             Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)), tuple(own))
             for index, (piece, own) in enumerate(zip(pieces, words, strict=True))
         ]
+
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        """``text`` as it is read out: numbers and symbols as words. Raises ``TextError`` as segmenting does."""
+        return self.tokenizer.normalizer(with_readings(text, glossary))
+
+
+def with_readings(text: str, glossary: Glossary) -> str:
+    """``text`` with the terms of ``glossary`` replaced, by the readings for the language whose rules it asks for.
+
+    Raises:
+        TextError: it is no text to speak, before or after.
+    """
+    check_text(text)
+    if not glossary.terms:
+        return text
+    spelled = glossary.apply(text, "zh" if is_chinese(text) else "en")
+    check_text(spelled)
+    return spelled
 
 
 def words_of(pieces: Sequence[Sequence[str]], words: Sequence[str]) -> list[Sequence[str]]:

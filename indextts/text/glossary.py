@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from indextts.errors import ConfigError
+from indextts.errors import ConfigError, TextError
+from indextts.text.limits import MAX_TEXT_CHARACTERS, SURROGATE
 
 LANGUAGES = ("zh", "en")
 
@@ -70,12 +71,25 @@ class Glossary:
 
         A term without a reading in this language is written as in the glossary. A reading may contain a
         shorter term, which is then replaced in turn.
+
+        Raises:
+            TextError: the text becomes too long, as it does where readings hold terms whose readings hold terms.
         """
         for term in sorted(self.terms, key=len, reverse=True):
             reading = self.terms[term]
             replacement = reading if isinstance(reading, str) else reading.get(language, term)
-            text = re.sub(re.escape(term), lambda _, new=replacement: new, text, flags=re.IGNORECASE)
+            pattern = re.compile(re.escape(term), re.IGNORECASE)
+            growth = sum(1 for _ in pattern.finditer(text)) * (len(replacement) - len(term))
+            if growth > 0 and len(text) + growth > MAX_TEXT_CHARACTERS:
+                raise TextError(
+                    f"with the reading of {term!r} the text becomes longer than {MAX_TEXT_CHARACTERS:,} characters: "
+                    "speak it in parts, or shorten the readings of the glossary"
+                )
+            text = pattern.sub(lambda _, new=replacement: new, text)
         return text
+
+
+NO_TERMS = Glossary()
 
 
 def _check(term: object, reading: object) -> None:
@@ -84,6 +98,8 @@ def _check(term: object, reading: object) -> None:
     readings = dict.fromkeys(LANGUAGES, reading) if isinstance(reading, str) else reading
     if not isinstance(readings, Mapping) or not all(isinstance(r, str) for r in readings.values()):
         raise ConfigError(f"the reading of {term!r} must be a text, or texts by language, not {reading!r}")
+    if any(SURROGATE.search(written) for written in (term, *readings.values())):
+        raise ConfigError(f"the glossary term {term!r} or its reading holds half a character")
     for language in readings:
         if language not in LANGUAGES:
             raise ConfigError(f"the reading of {term!r} is for {language!r}, not for one of {LANGUAGES}")

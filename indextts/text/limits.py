@@ -9,7 +9,8 @@ from indextts.errors import TextError
 MAX_TEXT_CHARACTERS = 200_000
 """Some four hours of English speech. It bounds the time and memory of reading numbers out."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character: what is left of one that was cut in UTF-16."""
 
 
 def check_text(text: str) -> None:
@@ -18,7 +19,7 @@ def check_text(text: str) -> None:
         raise TextError(f"the text is longer than {MAX_TEXT_CHARACTERS:,} characters: speak it in parts")
     if not text.strip():
         raise TextError("the text is empty: there is nothing to speak")
-    if half := _SURROGATE.search(text):
+    if half := SURROGATE.search(text):
         raise TextError(
             f"the text holds half a character, U+{ord(half[0]):04X}, at position {half.start() + 1}: "
             "it was cut in the middle of one, or read in a wrong encoding"

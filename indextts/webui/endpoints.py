@@ -10,9 +10,11 @@ from gradio.events import api
 
 from indextts import __version__
 from indextts.emotion import EMOTIONS
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.webui import voice_library
 from indextts.webui.downloads import check_format, save_speech
 from indextts.webui.form import FormValues, whole
+from indextts.webui.glossary import glossary_of
 from indextts.webui.i18n import PageError, choice_text, language_of, text
 from indextts.webui.page import Fields, Page, readable_errors
 
@@ -96,10 +98,16 @@ class Endpoints:
             "model": self.page.facts.model_name,
         }
 
-    def segment(self, http: gr.Request, text: str, max_text_tokens_per_segment: int = 120) -> list[dict[str, Any]]:
+    def segment(
+        self,
+        http: gr.Request,
+        text: str,
+        max_text_tokens_per_segment: int = 120,
+        glossary: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
         """The segments of ``text`` as plain data."""
         with readable_errors(language_of(http)):
-            return segments_of(self.page, text, max_text_tokens_per_segment)
+            return segments_of(self.page, text, max_text_tokens_per_segment, glossary_of(glossary))
 
     def info(self) -> dict[str, Any]:
         """The model, its limits and defaults, and what is accelerated."""
@@ -164,9 +172,9 @@ def emotion_of(page: Page, written: str, client: str) -> dict[str, float]:
     return dict(zip(EMOTIONS, page.service.emotion_from_text(written, client), strict=True))
 
 
-def segments_of(page: Page, text: str, max_tokens: float) -> list[dict[str, Any]]:
+def segments_of(page: Page, text: str, max_tokens: float, glossary: Glossary = NO_TERMS) -> list[dict[str, Any]]:
     """The segments of ``text`` as plain data. Raises ``TextError`` or ``PageError`` if nothing can be spoken."""
     if not text.strip():
         raise PageError("error.no_text")
-    segments = page.service.segment(text, whole("max_text_tokens_per_segment", max_tokens))
+    segments = page.service.segment(text, whole("max_text_tokens_per_segment", max_tokens), glossary)
     return [{"index": s.index, "text": s.text, "tokens": s.token_count} for s in segments]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS, normalize_emo_vec
+from indextts.text.glossary import Reading
 from indextts.types import Emotion, FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, VoicePrompt
+from indextts.webui.glossary import glossary_of
 from indextts.webui.i18n import PageError
 
 MODES = ("voice", "audio", "vector", "text")
@@ -51,6 +54,7 @@ class FormValues:
     max_mel_tokens: float
     typical_sampling: bool
     typical_mass: float
+    glossary: Mapping[str, Reading] | None = None
 
     def request(self) -> SynthesisRequest:
         """What the user asks for. The seed is always set, so that the page can show it.
@@ -70,6 +74,7 @@ class FormValues:
             max_text_tokens_per_segment=whole("max_text_tokens_per_segment", self.max_text_tokens_per_segment),
             interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
             seed=self.chosen_seed(),
+            glossary=glossary_of(self.glossary),
         )
 
     def chosen_seed(self) -> int:

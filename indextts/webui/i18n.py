@@ -114,7 +114,7 @@ class Texts:
 
         def opened(http: gr.Request) -> list[Any]:
             language = language_of(http)
-            return [gr.update(value=language), *self.updates(language)]
+            return [gr.update(value=language), *self.updates(language, opening=True)]
 
         remember = "(language) => window.indexttsLanguage(language)"
         app.load(opened, outputs=[switch, *widgets], **quiet).then(fn=None, inputs=[switch], js=remember, **quiet)
@@ -123,9 +123,20 @@ class Texts:
         for draw, inputs, outputs in self._drawings:
             gr.on([app.load, switch.input], draw, inputs, outputs, **quiet)
 
-    def updates(self, language: str) -> list[Any]:
-        """What makes every widget read in ``language``."""
-        return [gr.update(**texts(language)) for _, texts in self._widgets]
+    def updates(self, language: str, opening: bool = False) -> list[Any]:
+        """What makes every widget read in ``language``.
+
+        An empty table shows its new headers only together with a value, which it may be given while the page opens.
+        """
+        updates = [texts(language) for _, texts in self._widgets]
+        for (widget, _), update in zip(self._widgets, updates, strict=True):
+            if opening and is_output_table(widget):
+                update["value"] = []
+        return [gr.update(**update) for update in updates]
+
+
+def is_output_table(widget: Any) -> bool:
+    return isinstance(widget, gr.Dataframe) and widget.interactive is False
 
 
 def texts_of(kind: Any, key: str, choices: Sequence[str], language: str) -> dict[str, Any]:

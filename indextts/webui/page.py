@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from indextts.errors import IndexTTSError
+from indextts.errors import IndexTTSError, QueueFull
 from indextts.webui.form import FormValues
-from indextts.webui.i18n import PageError, Texts, text
+from indextts.webui.i18n import DEFAULT_LANGUAGE, PageError, Texts, catalogue, text
+from indextts.webui.preset_library import PresetLibrary
 
 if TYPE_CHECKING:
     from indextts.service import ModelFacts, Service
@@ -24,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]  # widgets by their name in FormValues
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that only change the page."""
+"""For events that only change the page. What they raise is not shown: only events of the queue show errors."""
+
+ACTION: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For quick events that may be refused."""
 
 
 class Runs:
@@ -58,6 +62,9 @@ class Page:
     Attributes:
         fields: The form's widgets by their name in ``FormValues``; each tab adds those that it owns.
         parts: Other widgets of one tab that are connected by another.
+        presets: The saved settings; None: in a folder beside that of the voices.
+        admin: Whether users may unload the model and have its files checked.
+        app: What is being built.
     """
 
     service: Service
@@ -67,6 +74,12 @@ class Page:
     runs: Runs = field(default_factory=Runs)
     fields: Fields = field(default_factory=dict)
     parts: Fields = field(default_factory=dict)
+    presets: PresetLibrary = None  # type: ignore[assignment]  # __post_init__ sets it
+    admin: bool = True
+    app: gr.Blocks | None = None
+
+    def __post_init__(self) -> None:
+        self.presets = self.presets or PresetLibrary(self.library.folder.with_name("presets"))
 
     @property
     def facts(self) -> ModelFacts:
@@ -86,6 +99,11 @@ class Page:
         """Stop what the session is making: its page was closed."""
         self.runs.stop(http.session_hash)
 
+    def opened(self, written: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        """Have ``written`` called when a browser opens the page."""
+        assert self.app is not None, "the page is not being built"
+        self.app.load(written, inputs, outputs, **QUIET)
+
     def make(self, kind: Any, key: str, *args: Any, **properties: Any) -> Any:
         """See ``Texts.make``."""
         return self.texts.make(kind, key, *args, **properties)
@@ -96,6 +114,23 @@ def sentence(message: str) -> str:
     return message[:1].upper() + message[1:]
 
 
+def message_of(error: IndexTTSError, language: str) -> str:
+    """What ``error`` says, in ``language`` as far as the catalogues know it.
+
+    The program's own errors speak English; in other languages, what kind of error it is comes first.
+    """
+    if isinstance(error, PageError):
+        return error.in_language(language)
+    if language == DEFAULT_LANGUAGE:
+        return str(error)
+    if isinstance(error, QueueFull):
+        return text("refusal.QueueFull", language, retry_after_s=error.retry_after_s)
+    texts = catalogue(language)
+    keys = (".".join(("refusal", kind.__name__)) for kind in type(error).__mro__)
+    summary = next((texts[key] for key in keys if key in texts), "")
+    return f"{summary} ({error})" if summary else str(error)
+
+
 @contextmanager
 def readable_errors(language: str) -> Iterator[None]:
     """Errors raised on purpose become a message on the page; of bugs the page tells only that, the log the rest."""
@@ -103,8 +138,7 @@ def readable_errors(language: str) -> Iterator[None]:
         yield
     except IndexTTSError as error:
         logger.info("refused: %s", error)
-        message = error.in_language(language) if isinstance(error, PageError) else str(error)
-        raise gr.Error(sentence(message), print_exception=False) from error
+        raise gr.Error(sentence(message_of(error, language)), print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The settings under all tabs: segments, seed and sampling; ranges and defaults from the model."""
+"""The settings under all tabs: segments, seed and sampling, ranges and defaults from the model; and the glossary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import gradio as gr
 
 from indextts.webui.form import MAX_SILENCE_MS
 from indextts.webui.page import Page
+
+GLOSSARY_KEY = "indextts_glossary"
+"""Where a browser keeps its user's glossary. As a secret, it only makes that unreadable at a glance."""
 
 SAMPLING_ROWS = [
     ("temperature", "top_p", "top_k"),
@@ -32,6 +35,9 @@ def build(page: Page) -> None:
                 fields["seed.keep"] = make(gr.Button, "seed.keep", size="sm")
         make(gr.Markdown, "settings.sampling")
         sampling_widgets(page)
+    # Not in the tab that shows them: what is in a tab comes to life when that is opened.
+    fields["glossary"] = gr.JSON({}, visible=False, label="glossary")
+    fields["glossary.kept"] = gr.BrowserState(None, storage_key=GLOSSARY_KEY, secret=GLOSSARY_KEY)
 
 
 def sampling_widgets(page: Page) -> None:

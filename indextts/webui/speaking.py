@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import gradio as gr
 from indextts.errors import Cancelled
 from indextts.types import AudioChunk, Progress, Queued, SynthesisRequest
 from indextts.webui.form import FormValues
-from indextts.webui.i18n import choice_text, language_of, text
+from indextts.webui.i18n import catalogue, language_of, text
 from indextts.webui.page import Page, readable_errors
 from indextts.webui.progress import line, segment_bar, status_panel
 from indextts.webui.recording import Recording
@@ -101,16 +101,8 @@ class Speech:
 
     def waits(self, step: Progress) -> str:
         """The panel while there is no new sound."""
-        if isinstance(step, Queued):
-            return status_panel(text("status.queued", self.language, place=step.place, wait_s=step.wait_s))
-        message = choice_text("progress", step.message, self.language)
-        if not step.segments:
-            return status_panel(message)
-        number = step.segment + 1
-        message = text(
-            "progress.segment", self.language, message=message, segment=number, segments=step.segments
-        )
-        return status_panel(message, segment_bar(self.done, step.segments))
+        bar = segment_bar(self.done, step.segments) if step.segments else ""
+        return status_panel(in_words(step, self.language), bar)
 
     def sounds(self, chunk: AudioChunk, recording: Recording) -> Step:
         """A chunk has come."""
@@ -133,3 +125,22 @@ class Speech:
             segments=recording.segments,
             seed=self.request.seed,
         )
+
+
+def in_words(step: Progress, language: str) -> str:
+    """A step of the engine, or a place in the queue, in a language."""
+    if isinstance(step, Queued):
+        return text("status.queued", language, place=step.place, wait_s=step.wait_s)
+    message = catalogue(language).get(f"progress.{step.message}", step.message)
+    if not step.segments:
+        return message
+    return text("progress.segment", language, message=message, segment=step.segment + 1, segments=step.segments)
+
+
+def shown_by(progress: gr.Progress, language: str) -> Callable[[Progress], None]:
+    """What shows the engine's progress in a language."""
+
+    def show(step: Progress) -> None:
+        progress(step.fraction, desc=in_words(step, language))
+
+    return show

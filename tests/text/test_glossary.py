@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indextts.errors import ConfigError
+from indextts.errors import ConfigError, TextError
 from indextts.text.glossary import Glossary
 
 
@@ -52,3 +52,16 @@ def test_adding_and_removing_make_new_glossaries() -> None:
 
 def test_backslashes_in_readings_are_literal() -> None:
     assert Glossary({"x": r"\1\n"}).apply("axb", "en") == r"a\1\nb"
+
+
+def test_readings_in_readings_cannot_fill_the_memory() -> None:
+    terms = {"a" * length: " ".join(["a" * (length - 1)] * 100) for length in range(30, 1, -1)}
+    with pytest.raises(TextError, match=r"longer than 200,000 characters.*shorten the readings"):
+        Glossary(terms).apply("a" * 30, "en")
+    assert Glossary({"aa": "a"}).apply("aa" * 100_000, "en") == "a" * 100_000
+
+
+def test_half_a_character_is_refused() -> None:
+    for terms in ({"\ud800": "x"}, {"x": "\udfff"}, {"x": {"zh": "\ud83d"}}):
+        with pytest.raises(ConfigError, match="half a character"):
+            Glossary(terms)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS
 from indextts.errors import Cancelled, EmotionError, SynthesisError, TextError
+from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationEntry,
     AccelerationReport,
@@ -32,6 +34,7 @@ class HummingEngine:
     sample_rate_hz = RATE_HZ
     max_text_tokens = 400
     max_mel_tokens = 1000
+    files: Any = None
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
     report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
     languages = ("zh", "en")
@@ -42,7 +45,11 @@ class HummingEngine:
         self.cancelled = 0
         self.slow_from = 0  # the sentence from which on a slow text is slow
 
-    def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
+    def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:
+        return glossary.apply(text, "en").replace("&", "and")
+
+    def segment(self, text: str, max_tokens: int = 120, glossary: Glossary = NO_TERMS) -> list[Segment]:
+        text = glossary.apply(text, "en")
         if not any(letter.isalnum() for letter in text):
             raise TextError("there is nothing to speak")
         sentences = [s.strip() for s in text.split(".") if s.strip()]
@@ -56,7 +63,7 @@ class HummingEngine:
 
     def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
         self.requests.append(request)
-        segments = self.segment(request.text, request.max_text_tokens_per_segment)
+        segments = self.segment(request.text, request.max_text_tokens_per_segment, request.glossary)
         for segment in segments:
             if on_progress:
                 on_progress(Progress(segment.index / len(segments), "speaking", segment.index, len(segments)))

@@ -32,6 +32,13 @@ from indextts.webui.tabs.cloning import preview_rows
 from indextts.webui.takes import Takes
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
+ENDPOINTS = {
+    *("/synthesize", "/segment", "/info", "/normalize", "/emotion_from_text"),
+    *("/voices", "/save_voice", "/rename_voice", "/delete_voice", "/examine"),
+    *("/presets", "/preset", "/save_preset", "/rename_preset", "/delete_preset"),
+    *("/system", "/benchmark", "/check_files", "/unload", "/reload"),
+}
+
 
 @pytest.fixture(scope="module")
 def address(service: Service, library: VoiceLibrary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -72,10 +79,7 @@ def test_an_untouched_seed_means_a_new_one(service: Service, library: VoiceLibra
 
 def test_only_the_named_endpoints_are_public(client: Client) -> None:
     endpoints: Any = client.view_api(return_format="dict")
-    assert set(endpoints["named_endpoints"]) == {
-        "/synthesize", "/segment", "/info", "/emotion_from_text",
-        "/voices", "/save_voice", "/rename_voice", "/delete_voice", "/examine",
-    }  # fmt: skip
+    assert set(endpoints["named_endpoints"]) == ENDPOINTS
 
 
 def test_synthesize_with_defaults(client: Client, engine: HummingEngine, prompt: Path) -> None:

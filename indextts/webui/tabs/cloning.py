@@ -14,7 +14,7 @@ from indextts.webui.downloads import DOWNLOADS, converted
 from indextts.webui.endpoints import segments_of
 from indextts.webui.examples import load_examples
 from indextts.webui.i18n import PageError, choice_text, language_of, text
-from indextts.webui.page import QUIET, Page, readable_errors
+from indextts.webui.page import ACTION, QUIET, Page, readable_errors
 from indextts.webui.progress import status_panel
 from indextts.webui.prompts import connect_prompt, prompt_field, report_on
 from indextts.webui.speaking import Speaker
@@ -136,8 +136,8 @@ class Result:
         stops = [self.cancel.click, parts["try.cancel"].click]
         gr.on(stops, fn=None, js="() => window.indexttsPlayer.stop()", api_visibility="private")
         gr.on(stops, cancel, outputs=panels, cancels=[speaking], queue=False, api_visibility="private")
-        self.table.select(self.replay, self.takes, [self.audio, self.seed], queue=False, api_visibility="private")
-        gr.on([self.audio.change, self.format.change], self.offer, [self.audio, self.format], self.download, **QUIET)
+        self.table.select(self.replay, self.takes, [self.audio, self.seed], **ACTION)
+        gr.on([self.audio.change, self.format.change], self.offer, [self.audio, self.format], self.download, **ACTION)
         self.page.fields["seed.keep"].click(
             str, self.seed, self.page.fields["seed"], queue=False, api_visibility="private"
         )

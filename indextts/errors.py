@@ -71,3 +71,7 @@ class VoiceNotFound(VoiceError):
 
 class VoiceExists(VoiceError):
     """There is a voice of this name already."""
+
+
+class ServerError(IndexTTSError):
+    """A server that shall speak cannot be reached, or is not one that does."""

@@ -19,11 +19,11 @@ from pathlib import Path
 import platformdirs
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
+from indextts.resources import EXAMPLES_DIR
 from indextts.types import VoicePrompt
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES_DIR = Path(__file__).resolve().parent.parent / "examples"
 SUFFIX = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
 """What recordings are stored, by the name that libsndfile has for their format, and the suffix of their file."""
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "resources"),
     ("config",),
     ("types", "turns", "manifest"),
-    ("audio", "text", "models", "hub"),
+    ("audio", "text", "models", "hub", "client"),
     ("decoding", "checkpoints", "emotion", "encoding"),
     ("loading",),
     ("stages", "accel", "voices"),

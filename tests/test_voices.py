@@ -16,7 +16,8 @@ import pytest
 import soundfile
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
-from indextts.voices import ABANDONED_AFTER_S, EXAMPLES_DIR, VoiceLibrary, checked_name, default_folder
+from indextts.resources import EXAMPLES_DIR
+from indextts.voices import ABANDONED_AFTER_S, VoiceLibrary, checked_name, default_folder
 from tests.webui.humming_engine import RATE_HZ, hum
 
 

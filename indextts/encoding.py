@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import soundfile
 import soxr
 
 from indextts.errors import AudioError
+from indextts.files import write_at_once
 
 OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
 OPUS_FRAME_SAMPLES = OPUS_SAMPLE_RATE_HZ // 50
@@ -80,13 +79,9 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> Pat
 
 
 def _replace_file(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_at_once(path, content)
     except OSError as error:
-        with suppress(OSError):  # a name that is too long cannot be removed either
-            partial.unlink(missing_ok=True)
         raise AudioError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path

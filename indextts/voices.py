@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import tempfile
 import threading
 import time
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
+from indextts.files import PARTIAL, write_at_once
 from indextts.resources import EXAMPLES_DIR
 from indextts.types import VoicePrompt
 
@@ -38,7 +38,7 @@ DEVICE_NAMES = frozenset(
 )
 """Names that Windows does not let files have."""
 
-PARTIAL = ".partial"
+CONDITIONING = ".safetensors"
 ABANDONED_AFTER_S = 3600.0
 
 
@@ -50,9 +50,14 @@ class LibraryVoice:
     path: Path
     read_only: bool
 
+    @property
+    def conditioning_path(self) -> Path | None:
+        """Where what a model hears in it is kept, hidden beside the recording; not of examples."""
+        return None if self.read_only else self.path.with_name(f".{self.name}{CONDITIONING}")
+
     def prompt(self) -> VoicePrompt:
         """The recording. Raises ``AudioError`` if the file is gone or cannot be read."""
-        return VoicePrompt.from_path(self.path)
+        return VoicePrompt.from_path(self.path, self.conditioning_path)
 
 
 def default_folder() -> Path:
@@ -115,12 +120,15 @@ class VoiceLibrary:
             voice = self._own(name)
             if new_name.casefold() != voice.name.casefold():
                 self._must_be_free(new_name)
-            path = voice.path.with_name(f"{new_name}{voice.path.suffix}")
+            renamed = LibraryVoice(new_name, voice.path.with_name(f"{new_name}{voice.path.suffix}"), read_only=False)
             try:
-                voice.path.rename(path)
+                voice.path.rename(renamed.path)
             except OSError as error:
                 raise VoiceError(f"cannot rename the voice {voice.name!r}: {error.strerror}") from error
-        return LibraryVoice(new_name, path, read_only=False)
+            if (kept := voice.conditioning_path) is not None and renamed.conditioning_path is not None:
+                with suppress(OSError):  # then it is computed anew
+                    kept.rename(renamed.conditioning_path)
+        return renamed
 
     def delete(self, name: str) -> None:
         """Remove the voice ``name`` and its recording for good.
@@ -133,6 +141,8 @@ class VoiceLibrary:
             voice = self._own(name)
             try:
                 voice.path.unlink()
+                if voice.conditioning_path is not None:
+                    voice.conditioning_path.unlink(missing_ok=True)
             except OSError as error:
                 raise VoiceError(f"cannot delete the voice {voice.name!r}: {error.strerror}") from error
 
@@ -149,8 +159,14 @@ class VoiceLibrary:
                 raise VoiceExists(f"there is a voice {voice.name!r} already: choose another name, or delete it first")
 
     def _remove_abandoned(self) -> None:
-        """Remove what programs that were killed while saving have left, but not what others are writing now."""
-        for path in self.folder.glob(f".*{PARTIAL}"):
+        """Remove what programs that were killed while saving have left, but not what others are writing now.
+
+        So it is with what was kept of voices whose recording somebody has removed by hand.
+        """
+        left = list(self.folder.glob(f".*{PARTIAL}"))
+        if kept := set(self.folder.glob(f".*{CONDITIONING}")):
+            left += kept - {voice.conditioning_path for voice in voices_in(self.folder, read_only=False)}
+        for path in left:
             try:
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
                     path.unlink()
@@ -209,18 +225,3 @@ def checked_recording(data: bytes, name: str) -> str:
             f"and the first {MAX_PROMPT_S:.0f} s are used"
         )
     return suffix
-
-
-def write_at_once(path: Path, data: bytes) -> None:
-    """Write a file that is there either completely or not at all, even if the machine stops in between."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "indextts"
 
 # Each part of the package may import itself and the parts of the rows above its own.
 LAYERS = (
-    ("errors", "resources"),
+    ("errors", "resources", "files"),
     ("config",),
     ("types", "turns", "manifest"),
     ("audio", "text", "models", "hub", "client"),

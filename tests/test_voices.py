@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_nothing(library: VoiceLibrary, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(VoiceError, match="No space left"):
-        patch.setattr("indextts.voices.os.fsync", full)
+        patch.setattr("indextts.files.os.fsync", full)
         library.save("Bob", recording())
     assert [path.name for path in library.folder.iterdir()] == ["Anna.wav"]
 
@@ -162,7 +162,7 @@ def test_killed_in_the_middle_of_saving(library: VoiceLibrary, tmp_path: Path) -
     (tmp_path / "bob.wav").write_bytes(recording())
     program = (
         "import os, sys, signal, pathlib, indextts.voices as v\n"
-        "v.os.fsync = lambda descriptor: (os.ftruncate(descriptor, 1000), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "os.fsync = lambda descriptor: (os.ftruncate(descriptor, 1000), os.kill(os.getpid(), signal.SIGKILL))\n"
         "folder, recording = map(pathlib.Path, sys.argv[1:])\n"
         "v.VoiceLibrary(folder, None).save('Bob', recording.read_bytes())\n"
     )
@@ -179,6 +179,38 @@ def test_killed_in_the_middle_of_saving(library: VoiceLibrary, tmp_path: Path) -
     os.utime(partial, (long_ago, long_ago))
     VoiceLibrary(library.folder)
     assert not partial.exists() and names(library) == ["Anna", "Bob", "Example"]
+
+
+def test_what_is_kept_of_a_voice_goes_where_it_goes(library: VoiceLibrary) -> None:
+    def hidden() -> list[str]:
+        return sorted(path.name for path in library.folder.iterdir() if path.name.startswith("."))
+
+    def keep(name: str) -> Path:
+        path = library.get(name).prompt().conditioning_path
+        assert path is not None
+        path.write_bytes(b"what a model knows of it")
+        return path
+
+    for name in ("Anna", "Bob v1.2"):
+        library.save(name, recording())
+        keep(name)
+    assert hidden() == [".Anna.safetensors", ".Bob v1.2.safetensors"]
+    assert names(library) == ["Anna", "Bob v1.2", "Example"]
+    library.rename("Bob v1.2", "Bob")
+    assert hidden() == [".Anna.safetensors", ".Bob.safetensors"]
+    library.delete("Bob")
+    assert hidden() == [".Anna.safetensors"]
+    assert library.get("Example").prompt().conditioning_path is None
+    library.save("Carla", recording("FLAC"))
+    orphan = keep("Carla")
+    (library.folder / "Carla.flac").unlink()  # by hand
+    VoiceLibrary(library.folder)
+    assert orphan.exists()  # the recording may be about to come back
+    long_ago = time.time() - ABANDONED_AFTER_S - 1
+    for path in (orphan, keep("Anna")):
+        os.utime(path, (long_ago, long_ago))
+    VoiceLibrary(library.folder)
+    assert hidden() == [".Anna.safetensors"]
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import difflib
 import json
 import logging
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from indextts.cli.speech import Speech, add_sampling_flags, add_speaking_flags, 
 from indextts.config import EngineConfig, SamplingParams
 from indextts.encoding import FORMATS, write_audio
 from indextts.errors import ConfigError, IndexTTSError
+from indextts.files import write_at_once
 
 EXIT_SOME_LINES = 5
 RESULTS = "results.jsonl"
@@ -100,10 +100,8 @@ class Results:
 
     def rewrite(self, numbers: Iterable[int]) -> None:
         """Replace the file, in one step, by the records of these lines."""
-        partial = self.path.with_name(f".{RESULTS}.{os.getpid()}.partial")
         lines = [json.dumps(self.records[number]) + "\n" for number in sorted(numbers)]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_at_once(self.path, "".join(lines).encode())
 
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:

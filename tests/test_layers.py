@@ -17,6 +17,7 @@ PACKAGE = ROOT / "indextts"
 LAYERS = (
     ("errors", "resources", "files"),
     ("config",),
+    ("config_file",),
     ("types", "turns", "manifest"),
     ("audio", "text", "models", "hub", "client"),
     ("decoding", "checkpoints", "emotion", "encoding"),

@@ -35,11 +35,11 @@ class Recording:
     def duration_s(self) -> float:
         return len(self.samples) / self.sample_rate_hz
 
-    def is_the_same_as(self, other: Recording) -> bool:
-        """Whether the samples are equal, but for the last bit."""
+    def is_the_same_as(self, other: Recording, tolerance: int = LSB) -> bool:
+        """Whether the samples are equal, but for ``tolerance``."""
         if len(self.samples) != len(other.samples):
             return False
-        return not len(self.samples) or int(np.abs(self.samples.astype(int) - other.samples).max()) <= LSB
+        return not np.any(np.abs(self.samples.astype(int) - other.samples) > tolerance)
 
 
 class Judge:
@@ -74,17 +74,17 @@ def suspicious(recordings: list[Recording], judge: Judge) -> tuple[list[Recordin
 
 def repeat_alone(
     http: httpx.Client, recordings: list[Recording], suspects: list[Recording], others: int
-) -> tuple[list[Recording], list[Recording]]:
-    """Make the requests of ``suspects`` and of so many ``others`` again, one after the other.
-
-    Returns:
-        Those that were made again, and those of them that got something else this time.
-    """
+) -> list[tuple[Recording, Recording]]:
+    """Make the requests of ``suspects`` and of so many ``others`` again, in turn: what each got first, and now."""
     known = {id(recording) for recording in suspects}
     rest = [recording for recording in recordings if id(recording) not in known]
     chosen = suspects + random.Random(0).sample(rest, min(others, len(rest)))
-    again = [recording_of(http.post("/v1/audio/speech", json=recording.body), recording.body) for recording in chosen]
-    return chosen, [one for one, other in zip(chosen, again, strict=True) if not one.is_the_same_as(other)]
+    return [(one, recording_of(http.post("/v1/audio/speech", json=one.body), one.body)) for one in chosen]
+
+
+def mixed_up(repeated: list[tuple[Recording, Recording]], tolerance: int = LSB) -> list[Recording]:
+    """Those that got something else the second time."""
+    return [first for first, second in repeated if not first.is_the_same_as(second, tolerance)]
 
 
 def recording_of(response: httpx.Response, body: dict[str, Any]) -> Recording:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indextts.encoding import encode
-from tests.load.mixups import Recording, repeat_alone
+from tests.load.mixups import Recording, mixed_up, repeat_alone
 
 RATE_HZ = 22050
 
@@ -44,7 +44,7 @@ def test_what_is_the_same(samples: Any, same: bool) -> None:
 def test_a_swapped_recording_is_found(http: httpx.Client) -> None:
     recordings = [recording(seed, spoken(seed)) for seed in range(40)]
     recordings[5] = recording(5, spoken(6))
-    repeated, different = repeat_alone(http, recordings, recordings[:3], 37)
-    assert len(repeated) == 40 and different == [recordings[5]]
-    repeated, different = repeat_alone(http, recordings, [recordings[5]], 4)
-    assert len({one.body["seed"] for one in repeated}) == 5 and different == [recordings[5]]
+    repeated = repeat_alone(http, recordings, recordings[:3], 37)
+    assert len(repeated) == 40 and mixed_up(repeated) == [recordings[5]]
+    repeated = repeat_alone(http, recordings, [recordings[5]], 4)
+    assert len({one.body["seed"] for one, _ in repeated}) == 5 and mixed_up(repeated) == [recordings[5]]

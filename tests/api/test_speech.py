@@ -17,7 +17,7 @@ import soundfile
 
 from indextts.api import ApiSettings
 from indextts.errors import InferenceTimeout
-from indextts.types import FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, SynthesisResult
+from indextts.types import FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, SynthesisResult, VoicePrompt
 from tests.api.conftest import Running, error_of, serving, until, wav
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
@@ -200,6 +200,18 @@ def test_a_client_that_goes_away_stops_the_work(api: Running, stream: bool) -> N
     until(lambda: api.engine.cancelled == before + 1)
     until(lambda: api.service.stats().running == 0)
     assert api.speak().status_code == 200
+
+
+def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
+    slow = SynthesisRequest("slow.", VoicePrompt(b""))
+    with serving(HummingEngine(), tmp_path, simultaneous=1) as api:
+        running = api.service.submit(lambda engine, *more: engine.stream(slow, *more), "another", lambda _: None)
+        body = {"model": "indextts2", "input": "One.", "voice": "hum"}
+        with httpx.Client(base_url=api.server.address, timeout=0.3) as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post("/v1/audio/speech", json=body)
+        until(lambda: api.service.stats().waiting == 0 and api.service.stats().cancelled == 1)
+        assert api.service.stats().running == 1
+        running.cancel()
 
 
 def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:

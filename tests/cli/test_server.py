@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,13 @@ def test_the_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.
         assert synth(api, tmp_path / "a.wav") == 2
         monkeypatch.setenv("INDEXTTS_API_KEY", "sesame")
         assert synth(api, tmp_path / "a.wav") == 0
+
+
+def test_no_torch_is_loaded(api: Running, tmp_path: Path) -> None:
+    words = ["synth", "--server", api.server.address, "--voice", "hum", "--text", "One.", "-o", f"{tmp_path}/a.opus"]
+    program = f"import sys; from indextts import cli; print(cli.main({words!r}), 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "0 False"
 
 
 def batch(api: Running, folder: Path, lines: list[Any], *more: str) -> int:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from indextts.checkpoints import BUNDLED_DIR
-from indextts.config import EngineConfig, load_model_config
+from indextts.config import EngineConfig
+from indextts.config_file import load_model_config
 from indextts.errors import ConfigError
 from indextts.resources import DS_CONFIG as DEFAULT_DS_CONFIG
 

@@ -260,7 +260,8 @@ class Service:
             self._closed = True
             self._changed.notify_all()
             finished = self._changed.wait_for(lambda: not (self._queue.waiting or self._queue.running), grace_s)
-            unfinished = [] if finished else [*self._queue.waiting, *self._queue.running]
+            jobs = [] if finished else [*self._queue.waiting, *self._queue.running]
+        unfinished = [job for job in jobs if not job.stopped.is_set()]
         if unfinished:
             logger.warning("cancelling %d requests that are not finished after %g s", len(unfinished), grace_s)
         for job in unfinished:

@@ -176,7 +176,12 @@ def split_blocks(trunk: GPT2, tp_size: int, ds_config: DeepSpeedConfig) -> Infer
     }  # fmt: skip
     dtype = next(trunk.parameters()).dtype
     return _init_inference(
-        trunk, ds_config, dtype, tensor_parallel=tensor_parallel, injection_policy={Block: SUMMED_LAYERS}
+        trunk,
+        ds_config,
+        dtype,
+        tensor_parallel=tensor_parallel,
+        injection_policy={Block: SUMMED_LAYERS},
+        keep_module_on_host=False,
     )
 
 
@@ -196,8 +201,10 @@ def _deepspeed() -> Any:
 def _init_inference(
     module: nn.Module, ds_config: DeepSpeedConfig, dtype: torch.dtype, **arguments: Any
 ) -> InferenceEngine:
+    # DeepSpeed shall not move the weights: they are where they belong, and some may rest in main memory.
+    config = {**ds_config.arguments(), "dtype": dtype, "keep_module_on_host": True, **arguments}
     try:
-        return _deepspeed().init_inference(module, config={**ds_config.arguments(), "dtype": dtype, **arguments})
+        return _deepspeed().init_inference(module, config=config)
     except ValueError as error:  # pydantic's errors, which have several lines, are among them
         reason = " ".join(str(error).split())
         raise ConfigError(f"{ds_config.path}: DeepSpeed refuses these settings: {reason}") from error

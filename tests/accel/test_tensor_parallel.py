@@ -42,6 +42,9 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # importing DeepSpeed warns
 ]
 
+ON_THE_GPU = "DeepSpeed works on the GPU where there is one"
+on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason=ON_THE_GPU)
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "greedy": {"num_beams": 1, "do_sample": False},
     "sampling": {"num_beams": 1},
@@ -63,6 +66,8 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def split(model: UnifiedVoice) -> Iterator[TensorParallelBackend]:
+    if torch.cuda.is_available():
+        pytest.skip(ON_THE_GPU)
     backend = TensorParallelBackend(copy.deepcopy(model), 2, load_ds_config(None))
     yield backend
     backend.close()
@@ -174,6 +179,7 @@ def test_the_end_of_a_process_is_an_error_by_name(
     assert steps == 3
 
 
+@on_the_cpu
 def test_one_command_starts_and_ends_all(
     tiny_model_dir: Path, recordings: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +197,7 @@ def test_one_command_starts_and_ends_all(
     one, two = (read_wav(tmp_path / name) for name in ("one.wav", "two.wav"))
     assert one.shape == two.shape and np.abs(one).max() > 1000
     assert np.abs(one - two).max() < 0.01 * np.abs(one).max()
-    gc.collect()
+    gc.collect()  # the engine is gone with the command
     assert [process.wait(processes.END_S) for process in launched] == [0]
 
 
@@ -200,6 +206,7 @@ def read_wav(path: Path) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16).astype(int)
 
 
+@on_the_cpu
 @pytest.mark.slow
 def test_the_others_end_with_the_program() -> None:
     """However it ends: here it is killed."""

@@ -7,6 +7,7 @@ as long as nobody speaks, without a time limit, and when the program is gone, ho
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import pickle
 import socket
@@ -119,6 +120,8 @@ class Workers:
         Raises:
             UnsupportedOption: they do not start, or this process is part of a group already.
         """
+        if dist.is_initialized():
+            gc.collect()  # it may be the group of an engine that nobody has any more
         if dist.is_initialized():
             raise UnsupportedOption(
                 f"--ds-tp-size {tp_size}: this process is part of a group of torch.distributed already, and a model "

@@ -70,14 +70,17 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--deepspeed", action="store_true", help="run the language model inside DeepSpeed")
     speed.add_argument("--ds-config", type=existing_file, metavar="PATH", help="DeepSpeed inference settings (JSON)")
     speed.add_argument(
-        "--ds-tp-size", type=at_least_one, default=1, metavar="N", help="GPUs to split the model over (1)"
-    )
+        "--ds-tp-size", type=at_least_one, default=1, metavar="N",
+        help="GPUs to split the language model over, by DeepSpeed (1)",
+    )  # fmt: skip
     speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
     speed.add_argument(
         "--cuda-graph", type=true_or_false, nargs="?", const=True, metavar="true|false",
         help="replay decode steps as CUDA graphs (true with --deepspeed on CUDA, else false)",
     )  # fmt: skip
-    speed.add_argument("--cpu-offload", action="store_true", help="keep networks in main memory while they rest")
+    speed.add_argument(
+        "--cpu-offload", action="store_true", help="keep networks that only hear recordings in main memory (CUDA)"
+    )
     speed.add_argument("--batch-size", type=at_least_one, default=1, metavar="N", help="segments spoken at once (1)")
     speed.add_argument(
         "--inference-timeout", type=timeout_s, metavar="S", help="stop a request after 30 to 300 seconds (never)"

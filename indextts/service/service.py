@@ -382,6 +382,7 @@ class Service:
                     if isinstance(item, (AudioChunk, SynthesisResult)):
                         self._count(audio_s=len(item.samples) / item.sample_rate_hz)
                     job.deliver(item)
+                self.facts = ModelFacts.of(engine)  # what is reported of the acceleration can change
         except Exception as caught:  # whatever it is, the client is told, and the next job is none the worse for it
             error = caught
         self._count(**{outcome_of(error): 1})

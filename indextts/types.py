@@ -199,6 +199,14 @@ class Progress:
     segments: int = 0
 
 
+@dataclass(frozen=True)
+class Queued(Progress):
+    """The run waits for its turn. ``place`` 1 is next; others may still come in between, for clients take turns."""
+
+    place: int = 1
+    wait_s: float = 0.0
+
+
 ProgressCallback = Callable[[Progress], None]
 StopCallback = Callable[[], bool]
 

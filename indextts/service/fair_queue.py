@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indextts.errors import ConfigError, QueueFull
-from indextts.types import ProgressCallback, StopCallback
+from indextts.types import ProgressCallback, Queued, StopCallback
 
 if TYPE_CHECKING:
     from indextts.engine import Engine
@@ -65,8 +65,8 @@ class Job:
         self.stopped.set()
         self.service.forget(self)
 
-    def waiting(self) -> str:
-        """How long it may still have to wait, in words; empty once it runs."""
+    def waiting(self) -> Queued | None:
+        """Which place it has in the queue, and for how long about; None once it runs."""
         return self.service.waiting(self)
 
 
@@ -81,6 +81,20 @@ class FairQueue:
     @property
     def waiting(self) -> list[Job]:
         return [job for jobs in self._waiting.values() for job in jobs]
+
+    def turns(self) -> list[Job]:
+        """The waiting jobs in the order in which they start if none comes in between."""
+        waiting = {client: deque(jobs) for client, jobs in self._waiting.items()}
+        runs = Counter(job.client for job in self.running)
+        order = []
+        while waiting:
+            client = min(waiting, key=runs.__getitem__)  # as in start_next
+            jobs = waiting.pop(client)
+            order.append(jobs.popleft())
+            runs[client] += 1
+            if jobs:
+                waiting[client] = jobs
+        return order
 
     def add(self, job: Job, mean_s: float) -> None:
         """Append a job. Raises ``QueueFull``, with the time in which it would have had its turn."""

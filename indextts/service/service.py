@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from indextts.types import (
     AudioChunk,
     Progress,
     ProgressCallback,
+    Queued,
     Segment,
     StopCallback,
     SynthesisRequest,
@@ -64,6 +65,8 @@ class ModelFacts:
     sampling_defaults: SamplingParams
     max_text_tokens: int
     max_mel_tokens: int
+    languages: tuple[str, ...]
+    emotions_from_text: bool
 
     @classmethod
     def of(cls, engine: Engine) -> ModelFacts:
@@ -134,10 +137,17 @@ class Service:
             IndexTTSError: as ``Engine.stream``.
         """
 
+        yield from told(self.follow(request, client, should_stop), on_progress)
+
+    def follow(
+        self, request: SynthesisRequest, client: str = "", should_stop: StopCallback | None = None
+    ) -> Iterator[AudioChunk | Progress]:
+        """As ``stream``, with the progress among the sound, for readers that show both as they come."""
+
         def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[AudioChunk]:
             return engine.stream(request, tell, stop)
 
-        yield from self._read(work, client, on_progress, should_stop)
+        yield from self._read(work, client, should_stop)
 
     def synthesize(
         self,
@@ -151,8 +161,19 @@ class Service:
         def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[SynthesisResult]:
             yield engine.synthesize(request, tell, stop)
 
-        (result,) = self._read(work, client, on_progress, should_stop)
+        (result,) = told(self._read(work, client, should_stop), on_progress)
         return result
+
+    def emotion_from_text(
+        self, text: str, client: str = "", should_stop: StopCallback | None = None
+    ) -> tuple[float, ...]:
+        """As ``Engine.emotion_from_text``, when it is the turn of ``client``. Raises as ``stream`` does."""
+
+        def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[tuple[float, ...]]:
+            yield engine.emotion_from_text(text)
+
+        (weights,) = told(self._read(work, client, should_stop))
+        return weights
 
     def segment(self, text: str, max_tokens: int = 120) -> list[Segment]:
         """As ``Engine.segment``; does not wait for anybody."""
@@ -229,13 +250,15 @@ class Service:
         if waited:
             job.deliver(Finished(Cancelled("the synthesis was cancelled while it waited for its turn")))
 
-    def waiting(self, job: Job) -> str:
+    def waiting(self, job: Job) -> Queued | None:
         """See ``Job.waiting``."""
         with self._changed:
-            waiting, mean_s = self._queue.waiting, self._stats.mean_request_s
-        if job not in waiting:
-            return ""
-        return f"waiting, about {mean_s * (len(waiting) + 1) / self.config.simultaneous:.0f} s at most"
+            turns, mean_s = self._queue.turns(), self._stats.mean_request_s
+        if job not in turns:
+            return None
+        place = turns.index(job) + 1
+        wait_s = mean_s * place / self.config.simultaneous
+        return Queued(0.0, f"waiting in place {place}, about {wait_s:.0f} s", place=place, wait_s=wait_s)
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -259,13 +282,10 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------ the inside
 
-    def _read(
-        self, work: Work, client: str, on_progress: ProgressCallback | None, should_stop: StopCallback | None
-    ) -> Iterator[Any]:
-        """Submit ``work`` and read its results as they come. Whoever stops reading cancels it."""
+    def _read(self, work: Work, client: str, should_stop: StopCallback | None) -> Iterator[Any]:
+        """Submit ``work``, read its progress and results as they come. Whoever stops reading cancels it."""
         items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        tell = on_progress or (lambda step: None)
-        told = ""
+        last: Queued | None = None
         job = self.submit(work, client, items.put)
         try:
             while True:
@@ -274,12 +294,10 @@ class Service:
                 try:
                     item = items.get(timeout=LOOK_S)
                 except queue.Empty:
-                    if (waiting := job.waiting()) and waiting != told:
-                        tell(Progress(0.0, told := waiting))
+                    if (waiting := job.waiting()) and waiting != last:
+                        yield (last := waiting)
                     continue
-                if isinstance(item, Progress):
-                    tell(item)
-                elif not isinstance(item, Finished):
+                if not isinstance(item, Finished):
                     yield item
                 elif item.error is not None:
                     raise item.error
@@ -345,6 +363,16 @@ class Service:
         """Add to fields of the stats."""
         with self._changed:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
+
+
+def told(items: Iterator[Any], on_progress: ProgressCallback | None = None) -> Iterator[Any]:
+    """The results among ``items``; the progress goes to ``on_progress``."""
+    with closing(items):  # type: ignore[type-var]  # it is a generator
+        for item in items:
+            if not isinstance(item, Progress):
+                yield item
+            elif on_progress is not None:
+                on_progress(item)
 
 
 def outcome_of(error: Exception | None) -> str:

@@ -23,6 +23,16 @@ def test_fewest_running_first() -> None:
     assert queue.start_next() is None and queue.waiting == [jobs["a3"]]
 
 
+def test_the_order_of_turns_is_the_one_in_which_jobs_start() -> None:
+    queue = FairQueue(ServiceConfig(simultaneous=9))
+    for name in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        queue.add(Job(None, name[0], None, None), 1.0)  # type: ignore[arg-type]
+    first = queue.start_next()
+    turns = queue.turns()
+    assert [job.client for job in (first, *turns) if job] == ["a", "b", "c", "a", "b", "a"]
+    assert [queue.start_next() for _ in turns] == turns and queue.turns() == []
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [({"simultaneous": 0}, "simultaneous"), ({"max_queue": 0}, "max_queue"), ({"idle_unload_s": 0}, "idle_unload_s")],

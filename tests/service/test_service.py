@@ -16,10 +16,18 @@ import numpy as np
 import pytest
 
 from indextts.config import EngineConfig, SamplingParams
-from indextts.errors import Cancelled, CheckpointError, QueueFull, ServiceClosed, SynthesisError, TextError
+from indextts.errors import (
+    Cancelled,
+    CheckpointError,
+    EmotionError,
+    QueueFull,
+    ServiceClosed,
+    SynthesisError,
+    TextError,
+)
 from indextts.service import Finished, Job, Service, ServiceConfig
 from indextts.service.service import FIRST_GUESS_S
-from indextts.types import AudioChunk, Progress, SynthesisRequest, VoicePrompt
+from indextts.types import AudioChunk, Progress, Queued, SynthesisRequest, VoicePrompt
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
 WAIT_S = 10.0
@@ -172,7 +180,8 @@ def test_cancelling_a_job_that_waits(make: Callable[..., Service]) -> None:
     gate.submit("a1")
     waiting = gate.submit("b1")
     until(lambda: gate.started == ["a1"])
-    assert "waiting, about" in waiting.waiting()
+    place = waiting.waiting()
+    assert place and (place.place, place.wait_s) == (1, FIRST_GUESS_S)
     waiting.cancel()
     waiting.cancel()
     assert [name for name, _ in gate.ended] == ["b1"] and isinstance(gate.ended[0][1].error, Cancelled)
@@ -187,7 +196,7 @@ def test_cancelling_a_job_that_runs(make: Callable[..., Service]) -> None:
     gate = Gate(service)
     job = gate.submit("a1")
     until(lambda: gate.started == ["a1"])
-    assert job.waiting() == ""
+    assert job.waiting() is None
     job.cancel()
     until(lambda: len(gate.ended) == 1)
     assert isinstance(gate.ended[0][1].error, Cancelled) and service.stats().cancelled == 1
@@ -220,7 +229,22 @@ def test_a_waiting_reader_is_told_so(make: Callable[..., Service]) -> None:
     until(lambda: bool(steps))
     gate.let_through("a1")
     reader.join(WAIT_S)
-    assert "waiting, about" in steps[0].message and steps[-1].message == "speaking"
+    assert isinstance(steps[0], Queued) and steps[0].message == "waiting in place 1, about 10 s"
+    assert steps[-1].message == "speaking"
+
+
+def test_sound_and_progress_in_one(make: Callable[..., Service]) -> None:
+    items = list(make().follow(ask("One. Two.")))
+    assert [type(item) for item in items] == [Progress, AudioChunk, Progress, AudioChunk]
+    assert [item.segment for item in items] == [0, 0, 1, 1]
+
+
+def test_emotions_of_a_text(make: Callable[..., Service]) -> None:
+    service = make()
+    assert service.emotion_from_text("How happy I am!") == (1.0, *[0.0] * 7)
+    with pytest.raises(EmotionError, match="Qwen"):
+        make(lambda: HummingEngine(emotions_from_text=False)).emotion_from_text("Hello.")
+    assert service.stats().served == 1
 
 
 def test_a_listener_that_fails_does_no_harm(make: Callable[..., Service], caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from indextts.config import SamplingParams
-from indextts.errors import Cancelled, SynthesisError, TextError
+from indextts.emotion import EMOTIONS
+from indextts.errors import Cancelled, EmotionError, SynthesisError, TextError
 from indextts.types import (
     AccelerationEntry,
     AccelerationReport,
@@ -33,8 +34,10 @@ class HummingEngine:
     max_mel_tokens = 1000
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
     report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
+    languages = ("zh", "en")
 
-    def __init__(self) -> None:
+    def __init__(self, emotions_from_text: bool = True) -> None:
+        self.emotions_from_text = emotions_from_text
         self.requests: list[SynthesisRequest] = []
         self.cancelled = 0
         self.slow_from = 0  # the sentence from which on a slow text is slow
@@ -44,6 +47,12 @@ class HummingEngine:
             raise TextError("there is nothing to speak")
         sentences = [s.strip() for s in text.split(".") if s.strip()]
         return [Segment(i, tuple(f"▁{w}" for w in s.split()), ()) for i, s in enumerate(sentences)]
+
+    def emotion_from_text(self, text: str) -> tuple[float, ...]:
+        """Those that the text names, in full."""
+        if not self.emotions_from_text:
+            raise EmotionError("emotions from text need the Qwen model in /models/qwen, which is not there")
+        return tuple(float(name in text) for name in EMOTIONS)
 
     def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
         self.requests.append(request)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "indextts"
 LAYERS = (
     ("errors", "resources"),
     ("config",),
-    ("types", "turns", "manifest"),
+    ("types", "turns", "manifest", "subtitles"),
     ("audio", "text", "models", "hub"),
     ("decoding", "checkpoints", "emotion", "encoding"),
     ("loading",),

@@ -13,9 +13,9 @@ from indextts.errors import CheckpointError, ConfigError
 from indextts.text.phonemes import to_phonemes
 from indextts.text.pinyin import to_pinyin
 
-_CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
-_CJK_CHARACTER = re.compile(f"([{_CJK}])")
-_SPACE_BESIDE_CJK = re.compile(rf"(?<=[{_CJK}])\s+|\s+(?=[{_CJK}])")
+CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
+_CJK_CHARACTER = re.compile(f"([{CJK}])")
+_SPACE_BESIDECJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 
 _log = logging.getLogger(__name__)
 
@@ -112,5 +112,5 @@ def split_cjk(text: str, upper: bool = True) -> str:
 
 def join_cjk(text: str, lower: bool = False) -> str:
     """Undo ``split_cjk`` for display: no spaces beside East Asian characters, those of Latin phrases stay."""
-    joined = _SPACE_BESIDE_CJK.sub("", text.strip())
+    joined = _SPACE_BESIDECJK.sub("", text.strip())
     return joined.lower() if lower else joined

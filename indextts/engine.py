@@ -232,7 +232,12 @@ class Run:
         request, stages = self.request, self.engine.stages
         batch_size = request.batch_size or self.engine.config.batch_size
         self.tell(0.0, "reading the text")
-        segments = stages.text(request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens)
+        segments = stages.text(
+            request.text,
+            request.max_text_tokens_per_segment,
+            request.quick_streaming_tokens,
+            request.numbers_language,
+        )
         self.segment_count = len(segments)
         self.tell(0.05, "listening to the voice")
         try:

@@ -107,7 +107,13 @@ Emotion = FromVoice | FromAudio | FromVector | FromText
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """What to say, in which voice and how. ``sampling`` None means the model's own defaults."""
+    """What to say, in which voice and how.
+
+    Attributes:
+        text: U+2029 in it ends a segment; what stands between two of them is read as a text of its own.
+        sampling: None means the model's own defaults.
+        numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
+    """
 
     text: str
     voice: VoicePrompt
@@ -118,6 +124,7 @@ class SynthesisRequest:
     interval_silence_ms: int = 200
     batch_size: int | None = None
     seed: int | None = None
+    numbers_language: str = "zh"
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -125,6 +132,8 @@ class SynthesisRequest:
         if self.interval_silence_ms > MAX_INTERVAL_SILENCE_MS:
             limit = f"{MAX_INTERVAL_SILENCE_MS:,}"
             raise ConfigError(f"interval_silence_ms must be at most {limit}, not {self.interval_silence_ms}")
+        if self.numbers_language not in ("zh", "en"):
+            raise ConfigError(f"numbers_language must be zh or en, not {self.numbers_language!r}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
 

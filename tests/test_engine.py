@@ -453,3 +453,12 @@ def test_what_the_model_can_do(tiny_engine: Engine, tmp_path: Path) -> None:
     assert engine.emotions_from_text
     (tmp_path / "config.json").unlink()
     assert not engine.emotions_from_text
+
+
+def test_passages_are_spoken_as_texts_of_their_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    passages = ["Hello there.", "42", "Goodbye, my friend."]
+    request = ask(text="\u2029".join(passages), batch_size=1, max_text_tokens_per_segment=120, numbers_language="en")
+    chunks = [chunk for chunk in tiny_engine.stream(request) if not chunk.is_silence]
+    assert [chunk.segment for chunk in chunks] == [0, 1, 2]
+    first = tiny_engine.synthesize(ask(text=passages[0], max_text_tokens_per_segment=120))
+    assert np.array_equal(chunks[0].samples, first.samples)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import soxr
 
 from indextts import audio
-from indextts.errors import ConfigError
+from indextts.errors import AudioError, ConfigError
 
 PCM_RATE_HZ = 24000
 """What clients of OpenAI's interface take headerless samples for."""
@@ -37,6 +39,26 @@ def encode(samples: np.ndarray, sample_rate_hz: int, audio_format: str) -> bytes
     if audio_format == "pcm" and sample_rate_hz != PCM_RATE_HZ:
         samples, sample_rate_hz = soxr.resample(samples, sample_rate_hz, PCM_RATE_HZ), PCM_RATE_HZ
     return audio.encode(samples, sample_rate_hz, audio_format)
+
+
+def write_pieces(path: Path, pieces: Iterable[np.ndarray], sample_rate_hz: int) -> None:
+    """Write int16 pieces ``[N]``, one behind the other, as a mono file: .wav, .flac or .mp3 by its ending.
+
+    For hours of sound, of which there is one piece in memory at a time.
+
+    Raises:
+        AudioError: another ending, or the file cannot be written.
+    """
+    import soundfile
+
+    if path.suffix not in (".wav", ".flac", ".mp3"):
+        raise AudioError(f"the name {path.name!r} must end in .wav, .flac or .mp3")
+    try:
+        with soundfile.SoundFile(path, "w", sample_rate_hz, 1) as file:
+            for piece in pieces:
+                file.write(piece)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(f"cannot write {path.name!r}: {error}") from error
 
 
 class StreamEncoder(Protocol):

@@ -56,7 +56,7 @@ def build_app(service: Service, library: VoiceLibrary | None = None, examples_di
         for connect in connectors:
             connect()
         page.texts.connect(app, switch)
-        app.unload(page.forget)
+        app.unload(page.closed)
         Endpoints(page).connect()
     return app.queue()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,7 @@ class Page:
 
     Attributes:
         fields: The form's widgets by their name in ``FormValues``; each tab adds those that it owns.
+        closing: Called with each session whose page is closed.
     """
 
     service: Service
@@ -65,6 +66,7 @@ class Page:
     texts: Texts = field(default_factory=Texts)
     runs: Runs = field(default_factory=Runs)
     fields: Fields = field(default_factory=dict)
+    closing: list[Callable[[str | None], None]] = field(default_factory=list)
 
     @property
     def facts(self) -> ModelFacts:
@@ -81,8 +83,14 @@ class Page:
         return {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
     def forget(self, http: gr.Request) -> None:
-        """Stop what the session is making: its page was closed."""
+        """Stop what the session is making."""
         self.runs.stop(http.session_hash)
+
+    def closed(self, http: gr.Request) -> None:
+        """The session's page was closed: stop what it is making, and free what was kept for it."""
+        self.forget(http)
+        for close in self.closing:
+            close(http.session_hash)
 
     def make(self, kind: Any, key: str, *args: Any, **properties: Any) -> Any:
         """See ``Texts.make``."""

@@ -7,6 +7,7 @@ take no normalisation, which would be seconds for a book: how long a stretch is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,8 @@ _NO_END = "".join(  # of initials, titles and the numbers of a list
     for words in (r"[A-Z]|\d", r"Mr|Ms|Dr|St|Jr|Sr|vs|No|\d\d", "Mrs|Sra|Rev|Gen|Col", "Capt|Prof")
 )
 _ENDS = (  # of sentences, clauses and words: what a stretch is cut at, the best first
-    re.compile(rf"(?:[.!?…]+{_NO_END}[{_CLOSING}]*(?=\s)|[。！？…]+[{_CLOSING}]*)\s*"),
+    # Behind a quotation that ends like a sentence, the sentence around it may go on: He said “Go!” and left.
+    re.compile(rf"(?:[.!?…]+(?:{_NO_END}(?=\s)|[{_CLOSING}]+(?=\s)(?!\s+[a-z]))|[。！？…]+[{_CLOSING}]*)\s*"),
     re.compile(r"[,;:—](?=\s)\s*|[，、；：—]+\s*"),
     re.compile(r"\s+"),
 )
@@ -153,12 +155,14 @@ def _letters(text: str, max_s: float) -> list[str]:
 
 
 def _joined(pieces: Sequence[str], max_s: float) -> list[str]:
-    """Neighbours together as long as they fit; what cannot be spoken goes with its neighbour."""
+    """Neighbours together as long as they fit, in about equal parts; what cannot be spoken goes with its neighbour."""
     joined: list[str] = []
+    lengths_s = [estimate_s(piece) for piece in pieces]
+    part_s = sum(lengths_s) / max(1, math.ceil(sum(lengths_s) / max_s))
     length_s = 0.0
-    for piece in pieces:
-        piece_s = estimate_s(piece)
-        if joined and (length_s + piece_s <= max_s or not has_speech(piece) or not has_speech(joined[-1])):
+    for piece, piece_s in zip(pieces, lengths_s, strict=True):
+        fits = length_s + piece_s <= max_s and length_s + piece_s / 2 <= part_s
+        if joined and (fits or not has_speech(piece) or not has_speech(joined[-1])):
             joined[-1] += piece
             length_s += piece_s
         else:

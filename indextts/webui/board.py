@@ -68,9 +68,10 @@ class Board:
 
     def _row(self) -> None:
         make = self.page.make
-        with make(gr.Accordion, "rows.one", open=False, elem_id=f"{self.name}_row"):
+        self.widgets["one"] = make(gr.Accordion, "rows.one", open=False, elem_id=f"{self.name}_row")
+        with self.widgets["one"]:
             with gr.Row():
-                self.widgets["number"] = make(gr.Number, "rows.number", value=1, precision=0, minimum=1, min_width=100)
+                self.widgets["number"] = make(gr.Number, "rows.number", value=0, precision=0, minimum=0, min_width=100)
                 self.widgets["row_pause"] = make(
                     gr.Number, "rows.pause", value=0, precision=0, minimum=0, maximum=1000 * MAX_PAUSE_S, min_width=100
                 )
@@ -95,7 +96,7 @@ class Board:
         with gr.Row():
             self.audio_format = make(gr.Radio, "rows.format", choices=AUDIO_FORMATS, value="wav", min_width=200)
             self.buttons["export"] = make(gr.Button, "rows.export", min_width=160)
-        self.widgets["files"] = make(gr.File, "rows.files", file_count="multiple", interactive=False)
+        self.widgets["files"] = make(gr.File, "rows.files", file_count="multiple", interactive=False, visible=False)
         # Seen by the player only.
         self.widgets["live"] = gr.File(file_count="multiple", elem_classes="live", label="live")
 
@@ -114,9 +115,11 @@ class Board:
         typed = [widget.change for widget in shaping.values()]
         gr.on(typed, fn=None, js=later(f"{self.name}_cut"), api_visibility="private")
 
+        show_row = (self.answers(studio.show_row), number, [w["row_text"], w["row_pause"], w["heard"]])
         self.on(w["part"].release, studio.show_part, ["table"], [w["part"]])
-        w["table"].select(clicked_row, None, number, **QUIET)
-        self.on(number.change, studio.show_row, ["row_text", "row_pause", "heard"], [number])
+        w["table"].select(clicked_row, None, [number, w["one"]], **QUIET).then(*show_row, **QUIET)
+        number.change(*show_row, **QUIET)
+        self.refreshed.then(*show_row, **QUIET)
         row = [number, w["row_text"], w["row_pause"]]
         changed = ["summary", "table", "part", "status", "result"]
         self.on(b["change_row"].click, studio.change_row, changed, row)
@@ -127,10 +130,11 @@ class Board:
         player = {"fn": None, "api_visibility": "private"}
         for name, handler in (("speak", studio.speak), ("speak_row", studio.speak_row)):
             b[name].click(js="() => window.indexttsPlayer.start()", **player)
-            shown = ["table", "part", "status", "result", "files", "live", "row_text", "row_pause", "heard"]
+            shown = ["table", "part", "status", "result", "files", "live"]
             asked = {"number": number, "row_text": row[1], "row_pause": row[2], "row_seed": self.row_seed}
             kwargs = {**source, **(asked if name == "speak_row" else {})}
-            self.on(b[name].click, handler, shown, kwargs=kwargs, queue=True, **self.page.speaking)
+            spoken = self.on(b[name].click, handler, shown, kwargs=kwargs, queue=True, **self.page.speaking)
+            spoken.then(*show_row, **QUIET)
         w["live"].change(
             inputs=[w["live"], self.listen], js="(files, wanted) => window.indexttsPlayer.play(files, wanted)", **player
         )
@@ -173,9 +177,9 @@ class Board:
         return again_and_again if inspect.isgeneratorfunction(handler) else once
 
 
-def clicked_row(event: gr.SelectData) -> int:
-    """The number of the row that was clicked on."""
-    return int(event.row_value[0])
+def clicked_row(event: gr.SelectData) -> tuple[int, Any]:
+    """The number of the row that was clicked on, and the widgets of a row to be seen."""
+    return int(event.row_value[0]), gr.update(open=True)
 
 
 def later(button: str) -> str:

@@ -41,6 +41,11 @@ def text(key: str, language: str = DEFAULT_LANGUAGE, **values: Any) -> str:
     return catalogue(language)[key].format(**values)
 
 
+def choice_text(key: str, choice: str, language: str = DEFAULT_LANGUAGE, **values: Any) -> str:
+    """The text of one choice of the widget ``key``, or of one of several messages of a kind."""
+    return text(f"{key}.{choice}", language, **values)
+
+
 def language_of(http: gr.Request | None) -> str:
     """The language of whoever asks: the one chosen on the page, else the browser's, else English."""
     if http is None:

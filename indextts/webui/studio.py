@@ -89,7 +89,7 @@ class Studio:
         """The shown part of the table, and which one it is."""
         count = parts(narration)
         narration.part = min(max(1, narration.part), count)
-        slider = gr.update(value=narration.part, maximum=count, visible=count > 1)
+        slider = gr.update(value=narration.part, maximum=max(2, count), visible=count > 1)
         return {"table": table_value(narration, language, self.with_speakers), "part": slider}
 
     def show_part(self, http: gr.Request, part: float | None) -> Changes:
@@ -153,7 +153,6 @@ class Studio:
             seed = FormValues(**{**form_values(values), "seed": row_seed}).chosen_seed()
             narrator = self.narrator(narration, values, http.session_hash or "")
             yield from self.run(narration, narrator, [Job(row, seed)], language)
-            yield self.show_row(http, number)
 
     def narrator(self, narration: Narration, values: Values, client: str) -> Narrator:
         """What speaks with the settings of the form. Raises ``IndexTTSError``."""
@@ -164,7 +163,12 @@ class Studio:
         """Speak, and show what becomes of it."""
         run = StudioRun(narration, jobs, language)
         narration.part = narration.rows.index(jobs[0].row) // PART_ROWS + 1
-        yield {"status": text("status.starting", language), "live": [], "result": None, "files": None}
+        yield {
+            "status": text("status.starting", language),
+            "live": [],
+            "result": None,
+            "files": gr.update(value=None, visible=False),
+        }
         shown = None
         try:
             for event in narrator.speak(jobs):
@@ -208,7 +212,7 @@ class Studio:
             shutil.rmtree(narration.folder / "files", ignore_errors=True)
             folder = narration.folder / "files" / secrets.token_hex(4)
             files = [str(path) for path in write_exports(narration, folder, audio_format)]
-            return {"files": files, "status": standing(narration, language)}
+            return {"files": gr.update(value=files, visible=True), "status": standing(narration, language)}
 
 
 @contextmanager
@@ -257,5 +261,6 @@ def missing(narration: Narration, seed: int) -> list[Job]:
 
 
 def form_values(values: Values) -> Values:
-    """Those among ``values`` that belong to the form."""
-    return {name: value for name, value in values.items() if name in FormValues.__dataclass_fields__}
+    """Those among ``values`` that belong to the form; what has no widget is empty."""
+    names = FormValues.__dataclass_fields__
+    return {"voice": None, "text": None, **{name: value for name, value in values.items() if name in names}}

@@ -9,14 +9,13 @@ from typing import Any
 
 from indextts.errors import IndexTTSError, UnusableText
 from indextts.text.passages import estimate_s
-from indextts.webui.i18n import PageError, catalogue, text
+from indextts.webui.i18n import PageError, catalogue, choice_text, text
 from indextts.webui.narration import Narration, Row
 from indextts.webui.page import sentence
 
 PART_ROWS = 100
 """Rows that the table shows at a time: a browser would labour on thousands."""
 
-STATE, UNUSABLE = "rows.state", "unusable"
 MISSING = ("waiting", "changed", "failed")
 """The states of rows that are still to be spoken."""
 
@@ -27,7 +26,7 @@ def texts_by_name() -> Iterator[None]:
     try:
         yield
     except UnusableText as error:
-        raise PageError(f"{UNUSABLE}.{error.problem}", **error.values) from error
+        raise PageError(".".join(("unusable", error.problem)), **error.values) from error
 
 
 def said(error: IndexTTSError, language: str) -> str:
@@ -56,7 +55,7 @@ def table_value(narration: Narration, language: str, with_speakers: bool) -> dic
 
 def shown_state(row: Row, language: str) -> str:
     """What becomes of a row."""
-    state = text(f"{STATE}.{row.state}", language)
+    state = choice_text("rows.state", row.state, language)
     return f"{state}: {said(row.error, language)}" if row.state == "failed" and row.error else state
 
 

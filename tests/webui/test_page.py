@@ -72,7 +72,7 @@ def test_an_untouched_seed_means_a_new_one(service: Service, library: VoiceLibra
 
 def test_only_the_named_endpoints_are_public(client: Client) -> None:
     endpoints: Any = client.view_api(return_format="dict")
-    assert set(endpoints["named_endpoints"]) == {"/synthesize", "/segment", "/info"}
+    assert set(endpoints["named_endpoints"]) == {"/synthesize", "/segment", "/info", "/long_text", "/dialogue"}
 
 
 def test_synthesize_with_defaults(client: Client, engine: HummingEngine, prompt: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from indextts.types import FromVector, SynthesisRequest
 from indextts.voices import LibraryVoice
 from indextts.webui.board import Board
 from indextts.webui.form import FormValues
-from indextts.webui.i18n import PageError
+from indextts.webui.i18n import PageError, language_of
 from indextts.webui.narration import Narration, Row
 from indextts.webui.narrator import Ask
-from indextts.webui.page import QUIET, Page
+from indextts.webui.page import QUIET, Page, readable_errors
 from indextts.webui.studio import Studio, Values, form_values
+from indextts.webui.studio_api import Answer, answers, connect_endpoint
+from indextts.webui.studio_text import texts_by_name
 
 MAX_SPEAKERS = 8
 
@@ -31,8 +33,10 @@ Cast = dict[str, str]
 class Dialogue:
     """How a script becomes rows, and how they are spoken."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, folder: Path) -> None:
+        """Args: folder: See ``Studio``."""
         self.page = page
+        self.studio = Studio(page, folder, self.read, self.ask, with_speakers=True)
 
     def read(self, narration: Narration, values: Values) -> None:
         """See ``Studio``."""
@@ -73,6 +77,24 @@ class Dialogue:
                 requests[row.speaker, row.emotion] = replace(request, emotion=emotion_of(row.emotion))
         return lambda row: requests[row.speaker, row.emotion]
 
+    def endpoint(
+        self,
+        http: gr.Request,
+        *,
+        script: str | None = None,
+        voices: Cast | None = None,
+        emotion_audio: str | None = None,
+        emotion_text: str | None = None,
+        seed: str | float | None = None,
+        audio_format: str = "wav",
+        **values: Any,
+    ) -> Iterator[Answer]:
+        """``/dialogue``: see its description. Parameters are spelled out as in ``Endpoints.synthesize``."""
+        values |= {"text": script, "seed": seed, "emotion_audio": emotion_audio, "emotion_text": emotion_text}
+        with readable_errors(language_of(http)), texts_by_name():
+            cast = cast_by_spelling(voices or {}, read_dialogue(script).speakers)
+        yield from answers(self.studio, http, values, audio_format, cast)
+
     def voice(self, row: Row, voice: str | None) -> LibraryVoice:
         """The voice that speaks a row."""
         if not voice:
@@ -92,6 +114,21 @@ def read_dialogue(written: str | None) -> Script:
         line = next(said.line for said in script.utterances if said.speaker == script.speakers[MAX_SPEAKERS])
         raise PageError("error.too_many_speakers", line=line, limit=MAX_SPEAKERS, speaker=script.speakers[MAX_SPEAKERS])
     return script
+
+
+def cast_by_spelling(voices: Cast, speakers: Sequence[str]) -> Cast:
+    """``voices`` by the names as the script spells them.
+
+    Raises:
+        PageError: they are no names of voices by names, or name somebody who is not in the script.
+    """
+    if not isinstance(voices, dict) or not all(isinstance(voice, str) for voice in voices.values()):
+        raise PageError("error.voices")
+    spelling = {speaker.casefold(): speaker for speaker in speakers}
+    for name in voices:
+        if name.casefold() not in spelling:
+            raise PageError("error.unknown_speaker", speaker=name)
+    return {spelling[name.casefold()]: voice for name, voice in voices.items()}
 
 
 def emotion_of(weights: Sequence[tuple[str, float]]) -> FromVector:
@@ -146,16 +183,24 @@ class CastWidgets:
 
 def build(page: Page) -> Callable[[], None]:
     """The tab's widgets; see the package."""
-    make, dialogue = page.make, Dialogue(page)
+    make = page.make
     with make(gr.Tab, "tab.dialogue", id="dialogue") as tab:
         script = make(gr.Textbox, "dialogue.script", lines=10, max_lines=20, elem_id="dialogue_script")
-        studio = Studio(page, Path(script.GRADIO_CACHE), dialogue.read, dialogue.ask, with_speakers=True)
-        cast = CastWidgets(page, studio)
+        dialogue = Dialogue(page, Path(script.GRADIO_CACHE))
+        cast = CastWidgets(page, dialogue.studio)
         widths = ["6%", "7%", "12%", "12%", "33%", "9%", "9%", "12%"]
-        board = Board(page, studio, "dialogue", "dialogue.table", widths)
+        board = Board(page, dialogue.studio, "dialogue", "dialogue.table", widths)
 
     def connect() -> None:
         board.connect({"text": script, "interval_silence_ms": page.fields["interval_silence_ms"]})
         cast.connect(board, tab)
+        form = {name: widget for name, widget in page.form().items() if name not in ("text", "voice")}
+        own = {
+            "script": script,
+            "voices": gr.JSON(visible=False, label="voices"),
+            "batch_size": board.batch_size,
+            "audio_format": gr.Textbox("wav", visible=False, label="audio_format"),
+        }
+        connect_endpoint(page, "dialogue", dialogue.endpoint, {**form, **own})
 
     return connect

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from indextts.webui.narration import Narration, Row
 from indextts.webui.narrator import Ask
 from indextts.webui.page import QUIET, Page, readable_errors
 from indextts.webui.studio import Studio, Values, form_values
+from indextts.webui.studio_api import Answer, answers, connect_endpoint
 from indextts.webui.studio_text import texts_by_name
 from indextts.webui.tokens import token_rate
 
@@ -34,8 +36,10 @@ DEFAULT_PARAGRAPH_PAUSE_MS = 600
 class LongText:
     """How a text becomes rows, and how they are spoken."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, folder: Path) -> None:
+        """Args: folder: See ``Studio``."""
         self.page = page
+        self.studio = Studio(page, folder, self.read, self.ask)
         self.count = lru_cache(maxsize=10_000)(self._count)
 
     def _count(self, text: str) -> int:
@@ -58,8 +62,33 @@ class LongText:
 
     def ask(self, narration: Narration, values: Values) -> Ask:
         """See ``Studio``: all rows in the voice of the form."""
-        request = FormValues(**form_values(values)).request()
+        form, name = form_values(values), values.get("voice_name")
+        voice = self.page.library.get(name) if name else None
+        request = FormValues(**{**form, **({"voice": str(voice.path)} if voice else {})}).request()
+        request = replace(request, voice=voice.prompt()) if voice else request
         return lambda row: request
+
+    def endpoint(
+        self,
+        http: gr.Request,
+        *,
+        text: str | None = None,
+        document: str | None = None,
+        keep_timing: bool = False,
+        voice: str | None = None,
+        voice_name: str | None = None,
+        emotion_audio: str | None = None,
+        emotion_text: str | None = None,
+        seed: str | float | None = None,
+        audio_format: str = "wav",
+        **values: Any,
+    ) -> Iterator[Answer]:
+        """``/long_text``: see its description. Parameters are spelled out as in ``Endpoints.synthesize``."""
+        if document:
+            text = self.open_file(http, document, keep_timing)
+        values |= {"text": text, "voice": voice, "voice_name": voice_name, "seed": seed}
+        values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text}
+        yield from answers(self.studio, http, values, audio_format)
 
     def open_file(self, http: gr.Request, path: str | None, timing: bool) -> Any:
         """The text of a file for the text box."""
@@ -71,9 +100,10 @@ class LongText:
 
 def build(page: Page) -> Callable[[], None]:
     """The tab's widgets; see the package."""
-    make, long_text = page.make, LongText(page)
+    make = page.make
     with make(gr.Tab, "tab.long_text", id="long_text"):
         text = make(gr.Textbox, "long_text.text", lines=10, max_lines=20, elem_id="long_text_text")
+        long_text = LongText(page, Path(text.GRADIO_CACHE))
         with gr.Row():
             file = make(
                 gr.File,
@@ -89,12 +119,21 @@ def build(page: Page) -> Callable[[], None]:
                 pause = make(
                     gr.Slider, "paragraph_pause_ms", 0, 5000, value=DEFAULT_PARAGRAPH_PAUSE_MS, step=100, min_width=200
                 )
-        studio = Studio(page, Path(file.GRADIO_CACHE), long_text.read, long_text.ask)
-        board = Board(page, studio, "long_text", "rows.table", ["6%", "50%", "9%", "10%", "10%", "15%"])
+        board = Board(page, long_text.studio, "long_text", "rows.table", ["6%", "50%", "9%", "10%", "10%", "15%"])
 
     def connect() -> None:
         settings = ("max_text_tokens_per_segment", "interval_silence_ms")
         board.connect({"text": text, "paragraph_pause_ms": pause, **{name: page.fields[name] for name in settings}})
         gr.on([file.upload, timing.input], long_text.open_file, [file, timing], text, **QUIET)
+        own = {
+            "text": text,
+            "document": gr.File(visible=False, type="filepath", label="document"),
+            "keep_timing": gr.Checkbox(visible=False, label="keep_timing"),
+            "voice_name": gr.Textbox(visible=False, label="voice_name"),
+            "paragraph_pause_ms": pause,
+            "batch_size": board.batch_size,
+            "audio_format": gr.Textbox("wav", visible=False, label="audio_format"),
+        }
+        connect_endpoint(page, "long_text", long_text.endpoint, {**page.form(), **own})
 
     return connect

@@ -25,10 +25,10 @@ class Board:
     Args:
         name: Of the tab; the elements of the page are called by it.
         table: The key of the table's texts.
-        column_widths: Of the table's columns.
+        column_widths: Of the table's columns, in pixels; a narrow screen scrolls.
     """
 
-    def __init__(self, page: Page, studio: Studio, name: str, table: str, column_widths: list[str]) -> None:
+    def __init__(self, page: Page, studio: Studio, name: str, table: str, column_widths: list[int]) -> None:
         self.page = page
         self.studio = studio
         self.name = name
@@ -51,18 +51,19 @@ class Board:
         self.listen = make(gr.Checkbox, "listen", value=True, container=False)
         self.widgets["status"] = make(gr.Markdown, "rows.idle", elem_id=f"{self.name}_status", elem_classes="status")
 
-    def _rows(self, table: str, column_widths: list[str]) -> None:
+    def _rows(self, table: str, column_widths: list[int]) -> None:
         self.widgets["table"] = self.page.make(
             gr.Dataframe,
             table,
             type="array",
             datatype="str",
-            column_widths=column_widths,
+            column_widths=[f"{width}px" for width in column_widths],
             interactive=False,
             wrap=True,
             max_height=420,
             show_label=False,
             elem_id=f"{self.name}_table",
+            elem_classes="rows",
         )
         self.widgets["part"] = self.page.make(gr.Slider, "rows.part", 1, 2, value=1, step=1, visible=False)
 

@@ -48,7 +48,7 @@ def table_value(narration: Narration, language: str, with_speakers: bool) -> dic
         tokens = [] if with_speakers else [shown_tokens(narration, row)]
         seconds = f"{'' if row.state == 'ready' else '≈ '}{row.duration_s:.1f}"
         state = shown_state(row, language)
-        found.append([index + 1, *who, row.text, *tokens, seconds, narration.pause_ms(index), state])
+        found.append([index + 1, state, *who, row.text, *tokens, seconds, narration.pause_ms(index)])
     headers = catalogue(language)["dialogue.table.headers" if with_speakers else "rows.table.headers"]
     return {"headers": headers.split("|"), "data": found}
 

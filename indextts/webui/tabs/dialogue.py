@@ -188,7 +188,7 @@ def build(page: Page) -> Callable[[], None]:
         script = make(gr.Textbox, "dialogue.script", lines=10, max_lines=20, elem_id="dialogue_script")
         dialogue = Dialogue(page, Path(script.GRADIO_CACHE))
         cast = CastWidgets(page, dialogue.studio)
-        widths = ["6%", "7%", "12%", "12%", "33%", "9%", "9%", "12%"]
+        widths = [48, 130, 60, 100, 120, 300, 100, 100]
         board = Board(page, dialogue.studio, "dialogue", "dialogue.table", widths)
 
     def connect() -> None:

@@ -119,7 +119,7 @@ def build(page: Page) -> Callable[[], None]:
                 pause = make(
                     gr.Slider, "paragraph_pause_ms", 0, 5000, value=DEFAULT_PARAGRAPH_PAUSE_MS, step=100, min_width=200
                 )
-        board = Board(page, long_text.studio, "long_text", "rows.table", ["6%", "50%", "9%", "10%", "10%", "15%"])
+        board = Board(page, long_text.studio, "long_text", "rows.table", [48, 130, 480, 90, 100, 110])
 
     def connect() -> None:
         settings = ("max_text_tokens_per_segment", "interval_silence_ms")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,24 @@ def audio_format(path: str | Path) -> str:
         endings = ", ".join(f".{known}" for known in FORMATS)
         raise AudioError(f"the name {str(path)!r} tells no audio format: it must end in one of {endings}")
     return format
+
+
+def write_pieces(path: Path, pieces: Iterable[np.ndarray], sample_rate_hz: int) -> None:
+    """Write int16 pieces ``[N]``, one behind the other, as a mono file: .wav, .flac or .mp3 by its ending.
+
+    For hours of sound, of which there is one piece in memory at a time.
+
+    Raises:
+        AudioError: another ending, or the file cannot be written.
+    """
+    if path.suffix not in (".wav", ".flac", ".mp3"):
+        raise AudioError(f"the name {path.name!r} must end in .wav, .flac or .mp3")
+    try:
+        with soundfile.SoundFile(path, "w", sample_rate_hz, 1) as file:
+            for piece in pieces:
+                file.write(piece)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(f"cannot write {path.name!r}: {error}") from error
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> Path:

@@ -251,7 +251,11 @@ class Run:
         batch_size = request.batch_size or self.engine.config.batch_size
         self.tell(0.0, "reading the text")
         segments = stages.text(
-            request.text, request.max_text_tokens_per_segment, request.quick_streaming_tokens, request.glossary
+            request.text,
+            request.max_text_tokens_per_segment,
+            request.quick_streaming_tokens,
+            request.glossary,
+            request.numbers_language,
         )
         self.segment_count = len(segments)
         self.tell(0.05, "listening to the voice")

@@ -25,6 +25,20 @@ class TextError(IndexTTSError):
     """The text is empty, or nothing of it can be spoken."""
 
 
+class UnusableText(TextError):
+    """A document or a script that cannot be read as one.
+
+    Attributes:
+        problem: What is wrong with it, in a word, so that a page can say it in another language.
+        values: What stands in the blanks of the message.
+    """
+
+    def __init__(self, problem: str, message: str, **values: object) -> None:
+        super().__init__(message.format(**values))
+        self.problem = problem
+        self.values = values
+
+
 class EmotionError(IndexTTSError):
     """An emotion was described in a way that cannot be used."""
 

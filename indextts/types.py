@@ -115,8 +115,10 @@ class SynthesisRequest:
     """What to say, in which voice and how.
 
     Attributes:
+        text: U+2029 in it ends a segment; what stands between two of them is read as a text of its own.
         sampling: None means the model's own defaults.
         glossary: Readings for this request; they go before those of the model folder's own glossary.
+        numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
     """
 
     text: str
@@ -129,6 +131,7 @@ class SynthesisRequest:
     batch_size: int | None = None
     seed: int | None = None
     glossary: Glossary = NO_TERMS
+    numbers_language: str = "zh"
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -136,6 +139,8 @@ class SynthesisRequest:
         if self.interval_silence_ms > MAX_INTERVAL_SILENCE_MS:
             limit = f"{MAX_INTERVAL_SILENCE_MS:,}"
             raise ConfigError(f"interval_silence_ms must be at most {limit}, not {self.interval_silence_ms}")
+        if self.numbers_language not in ("zh", "en"):
+            raise ConfigError(f"numbers_language must be zh or en, not {self.numbers_language!r}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
 

@@ -471,3 +471,12 @@ def test_a_requests_glossary_is_its_own(tiny_engine: Engine, ask: Callable[..., 
 def test_a_glossary_that_leaves_nothing_to_speak(tiny_engine: Engine) -> None:
     with pytest.raises(TextError, match="empty"):
         tiny_engine.segment("um", glossary=Glossary({"um": ""}))
+
+
+def test_passages_are_spoken_as_texts_of_their_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    passages = ["Hello there.", "42", "Goodbye, my friend."]
+    request = ask(text="\u2029".join(passages), batch_size=1, max_text_tokens_per_segment=120, numbers_language="en")
+    chunks = [chunk for chunk in tiny_engine.stream(request) if not chunk.is_silence]
+    assert [chunk.segment for chunk in chunks] == [0, 1, 2]
+    first = tiny_engine.synthesize(ask(text=passages[0], max_text_tokens_per_segment=120))
+    assert np.array_equal(chunks[0].samples, first.samples)

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "indextts"
 
 # Each part of the package may import itself and the parts of the rows above its own.
 LAYERS = (
-    ("errors", "resources", "files", "memory"),
+    ("errors",),
+    ("resources", "files", "memory", "subtitles"),
     ("config", "text"),
     ("config_file",),
     ("types", "turns", "manifest"),

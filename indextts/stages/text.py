@@ -13,6 +13,9 @@ from indextts.text.segmenter import split_segments
 from indextts.text.tokenizer import TextTokenizer
 from indextts.types import Segment
 
+PASSAGE_END = "\u2029"
+"""Unicode's paragraph separator: no segment goes beyond it."""
+
 
 class TextStage:
     """Owns the tokeniser; everything else here is a pure function of the text."""
@@ -22,12 +25,20 @@ class TextStage:
         self.max_text_tokens = max_text_tokens
 
     def __call__(
-        self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0, glossary: Glossary = NO_TERMS
+        self,
+        text: str,
+        max_tokens: int = 120,
+        quick_streaming_tokens: int = 0,
+        glossary: Glossary = NO_TERMS,
+        numbers_language: str = "zh",
     ) -> list[Segment]:
         """Cut ``text`` into segments of at most ``max_tokens`` tokens, and of no more than the model can take.
 
+        ``PASSAGE_END`` ends a segment in any case; what stands between two of them is read as a text of its own.
+
         Args:
             glossary: Readings that go before those of the model folder's own glossary.
+            numbers_language: zh or en: by whose rules a passage without letters is read.
 
         Raises:
             TextError: nothing speakable in the text, too much of it, or ``max_tokens`` below 2.
@@ -36,14 +47,17 @@ class TextStage:
             raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
         spelled = with_readings(text, glossary)
         max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)
-        tokens, written = self.tokenizer.read(spelled)
-        pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
-        if not any(has_speech(piece) for piece in pieces):
+        found: list[tuple[Sequence[str], Sequence[str]]] = []
+        for passage in filter(str.strip, spelled.split(PASSAGE_END)):
+            tokens, written = self.tokenizer.read(passage, numbers_language)
+            pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
+            found += zip(pieces, words_of(pieces, written), strict=True)
+            quick_streaming_tokens = max(0, quick_streaming_tokens - len(tokens))
+        if not any(has_speech(piece) for piece, _ in found):
             raise TextError(f"there is nothing to speak in the text {text[:80]!r}")
-        words = words_of(pieces, written)
         return [
-            Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)), tuple(own))
-            for index, (piece, own) in enumerate(zip(pieces, words, strict=True))
+            Segment(index, tuple(piece), tuple(self.tokenizer.ids(piece)), tuple(words))
+            for index, (piece, words) in enumerate(found)
         ]
 
     def normalize(self, text: str, glossary: Glossary = NO_TERMS) -> str:

@@ -69,14 +69,17 @@ class TextNormalizer:
         self._read_chinese = chinese_engine or _LazyEngine(lang="zh", remove_erhua=False)
         self._read_english = english_engine or _LazyEngine(lang="en")
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, numbers_language: str = "zh") -> str:
         """Normalise ``text``; punctuation comes out as the marks ``, . ! ? … ' -``.
+
+        Args:
+            numbers_language: See ``is_chinese``.
 
         Raises:
             TextError: the Chinese grammar cannot read the text. One the English grammar cannot read stays as
                 it is written, with a warning.
         """
-        chinese = is_chinese(text)
+        chinese = is_chinese(text, numbers_language)
         shield = _Shield()
         text = shield.hide(_ANNOTATION, text, lambda i: f"PRONPLACEHOLDER{_letters(i)}PRONPLACEHOLDER")
         read = self._chinese if chinese else self._english
@@ -119,8 +122,14 @@ def stretches(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def is_chinese(text: str) -> bool:
-    """Whether the Chinese rules apply: for Chinese characters, typed pinyin, e-mail or no Latin letter."""
+def is_chinese(text: str, numbers_language: str = "zh") -> bool:
+    """Whether the Chinese rules apply: for Chinese characters, typed pinyin, e-mail or no Latin letter.
+
+    Args:
+        numbers_language: zh or en: by whose rules a text is read that holds no letter of any script.
+    """
+    if numbers_language == "en" and not any(character.isalpha() for character in text):
+        return False
     return (
         re.search(f"[{CHINESE}]", text) is not None
         or re.search("[A-Za-z]", text) is None

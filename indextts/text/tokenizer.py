@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import sentencepiece
@@ -13,9 +14,12 @@ from indextts.errors import CheckpointError, ConfigError
 from indextts.text.phonemes import to_phonemes
 from indextts.text.pinyin import to_pinyin
 
-_CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
-_CJK_CHARACTER = re.compile(f"([{_CJK}])")
-_SPACE_BESIDE_CJK = re.compile(rf"(?<=[{_CJK}])\s+|\s+(?=[{_CJK}])")
+CJK = "\u1100-\u11ff\u2e80-\ua4cf\ua840-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff65-\uffdc\U00020000-\U0002ffff"
+_CJK_CHARACTER = re.compile(f"([{CJK}])")
+_SPACE_BESIDE_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
+
+Normalizer = Callable[..., str]
+"""Takes a text and, where numbers shall be read by the English rules, ``numbers_language="en"``."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +41,7 @@ class TextTokenizer:
     def __init__(
         self,
         model_path: str | Path,
-        normalizer: Callable[[str], str],
+        normalizer: Normalizer,
         chinese: str = "characters",
         english: str = "letters",
     ) -> None:
@@ -66,16 +70,21 @@ class TextTokenizer:
         """Pieces of ``text``, ``▁`` marking the start of a word; none for an empty text."""
         return self.read(text)[0]
 
-    def read(self, text: str) -> tuple[list[str], list[str]]:
-        """Pieces of ``text``, and the written words where the pieces are sounds; none where they can be read."""
+    def read(self, text: str, numbers_language: str = "zh") -> tuple[list[str], list[str]]:
+        """Pieces of ``text``, and the written words where the pieces are sounds; none where they can be read.
+
+        Args:
+            numbers_language: zh or en: by whose rules a text without any letter is read.
+        """
         if not text:
             return [], []
+        normalizer = self.normalizer if numbers_language == "zh" else partial(self.normalizer, numbers_language="en")
         if self.chinese == "pinyin":
-            written = to_pinyin(self.normalizer(text))
+            written = to_pinyin(normalizer(text))
             words = written.split() if self.english == "phonemes" else []
             return self.pieces(spell_out(written, self.english)), words
         if len(text.strip()) > 1:  # a single character is looked up as it is, as the released model does it
-            text = split_cjk(self.normalizer(text))
+            text = split_cjk(normalizer(text))
         return self.pieces(text), []
 
     def pieces(self, text: str) -> list[str]:

@@ -68,7 +68,7 @@ def build_app(
             connect()
         page.texts.connect(app, switch)
         app.load(fn=None, js="() => window.indexttsPage.opened()", api_visibility="private")
-        app.unload(page.forget)
+        app.unload(page.closed)
         Endpoints(page).connect()
     return app.queue()
 

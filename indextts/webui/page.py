@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,7 @@ class Page:
         presets: The saved settings; None: in a folder beside that of the voices.
         admin: Whether users may unload the model and have its files checked.
         app: What is being built.
+        closing: Called with each session whose page is closed.
     """
 
     service: Service
@@ -77,6 +78,7 @@ class Page:
     presets: PresetLibrary = None  # type: ignore[assignment]  # __post_init__ sets it
     admin: bool = True
     app: gr.Blocks | None = None
+    closing: list[Callable[[str | None], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.presets = self.presets or PresetLibrary(self.library.folder.with_name("presets"))
@@ -96,13 +98,19 @@ class Page:
         return {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
     def forget(self, http: gr.Request) -> None:
-        """Stop what the session is making: its page was closed."""
+        """Stop what the session is making."""
         self.runs.stop(http.session_hash)
 
     def opened(self, written: Any, inputs: list[Any], outputs: list[Any]) -> None:
         """Have ``written`` called when a browser opens the page."""
         assert self.app is not None, "the page is not being built"
         self.app.load(written, inputs, outputs, **QUIET)
+
+    def closed(self, http: gr.Request) -> None:
+        """The session's page was closed: stop what it is making, and free what was kept for it."""
+        self.forget(http)
+        for close in self.closing:
+            close(http.session_hash)
 
     def make(self, kind: Any, key: str, *args: Any, **properties: Any) -> Any:
         """See ``Texts.make``."""

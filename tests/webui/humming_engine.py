@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +53,7 @@ class HummingEngine:
         text = glossary.apply(text, "en")
         if not any(letter.isalnum() for letter in text):
             raise TextError("there is nothing to speak")
-        sentences = [s.strip() for s in text.split(".") if s.strip()]
+        sentences = [s.strip() for s in re.split(r"[.\u2029]", text) if s.strip()]
         return [Segment(i, tuple(f"▁{w}" for w in s.split()), ()) for i, s in enumerate(sentences)]
 
     def emotion_from_text(self, text: str) -> tuple[float, ...]:
@@ -67,7 +68,7 @@ class HummingEngine:
         for segment in segments:
             if on_progress:
                 on_progress(Progress(segment.index / len(segments), "speaking", segment.index, len(segments)))
-            if "fail" in request.text:
+            if "fail" in segment.text:
                 raise SynthesisError("the model produced no speech for segment 1")
             if "bug" in request.text:
                 raise ZeroDivisionError("secret detail")

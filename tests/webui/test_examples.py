@@ -50,7 +50,7 @@ def test_only_usable_cases_are_shown(
     with caplog.at_level(logging.WARNING):
         examples = load_examples(tmp_path, service.facts)
     assert [row[COLUMNS.index("text")] for row in examples.rows] == ["Fine."]
-    assert len(caplog.records) == 7 and examples.left_out == 0
+    assert len(caplog.records) == 6 and examples.left_out == 0
 
 
 def test_no_cases_file(service: Service, tmp_path: Path) -> None:

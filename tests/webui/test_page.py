@@ -37,6 +37,7 @@ ENDPOINTS = {
     *("/voices", "/save_voice", "/rename_voice", "/delete_voice", "/examine"),
     *("/presets", "/preset", "/save_preset", "/rename_preset", "/delete_preset"),
     *("/system", "/benchmark", "/check_files", "/unload", "/reload"),
+    *("/long_text", "/dialogue"),
 }
 
 

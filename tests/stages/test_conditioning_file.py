@@ -213,6 +213,20 @@ def test_the_fingerprint_is_of_the_weights_and_their_precision(load: Callable[..
     assert model_fingerprint(models) not in (fingerprint, halved)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"fp16": True}, {"cpu_offload": True}])
+def test_on_a_gpu(library: VoiceLibrary, tiny_model_dir: Path, options: dict[str, Any]) -> None:
+    config = EngineConfig(model_dir=tiny_model_dir, device="cuda", **options)
+    request = ask(library.get("Anna").prompt())
+    first = Engine.load(config).synthesize(request).samples
+    second = Engine.load(config)
+    names = heard(second)
+    assert np.array_equal(second.synthesize(request).samples, first) and names == []
+    on_cpu = Engine.load(EngineConfig(model_dir=tiny_model_dir, device="cpu"))
+    names = heard(on_cpu)
+    assert len(on_cpu.synthesize(request).samples) and names == ["Anna.wav"] * 2
+
+
 def test_a_place_that_cannot_be_written_is_no_reason_not_to_speak(
     load: Callable[..., Engine], library: VoiceLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

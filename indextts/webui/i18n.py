@@ -115,8 +115,11 @@ class Texts:
 
         An empty table shows its new headers only together with a value, which it may be given while the page opens.
         """
-        empty = [{"value": []} if opening and is_output_table(widget) else {} for widget, _ in self._widgets]
-        return [gr.update(**texts(language), **value) for (_, texts), value in zip(self._widgets, empty, strict=True)]
+        updates = []
+        for widget, texts in self._widgets:
+            value: dict[str, Any] = {"value": []} if opening and is_output_table(widget) else {}
+            updates.append(gr.update(**texts(language), **value))
+        return updates
 
 
 def is_output_table(widget: Any) -> bool:

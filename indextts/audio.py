@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,39 +76,67 @@ def load_audio(
     Raises:
         AudioError: the recording cannot be read or decoded, or holds samples that are not finite.
     """
-    import soundfile  # reading and writing files is not needed for training
-
     if not isinstance(source, bytes):
         name = name or Path(source).name
         source = read_recording(source)
     name = name or "recording"
-    if not source:
-        raise AudioError(f"the recording {name!r} is empty (0 bytes)")
-    try:
-        with soundfile.SoundFile(_Content(source)) as file:
-            rate_hz = file.samplerate
-            if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-                raise AudioError(
-                    f"the recording {name!r} has {rate_hz} samples a second: {MIN_RATE_HZ} to {MAX_RATE_HZ} can be used"
-                )
-            # One second more than is kept: the resampler then sees what it would see of the whole file.
-            limit = math.inf if max_s is None else int((max_s + 1) * rate_hz)
-            samples = _read_mono(file, limit)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: samples without a header
-        raise AudioError(
-            f"cannot decode the recording {name!r}: {error}. Use a WAV, FLAC, OGG or MP3 file"
-        ) from error
+    with _opened(source, name) as file:
+        rate_hz = file.samplerate
+        # One second more than is kept: the resampler then sees what it would see of the whole file.
+        limit = math.inf if max_s is None else int((max_s + 1) * rate_hz)
+        samples = _read_mono(file, limit)
     if not np.isfinite(samples).all():
         raise AudioError(f"the recording {name!r} contains samples that are not finite numbers")
     wave = torch.from_numpy(_soxr_hq(samples, rate_hz, sample_rate_hz))[None]
     return wave if max_s is None else wave[:, : int(max_s * sample_rate_hz)]
 
 
+def recording_length(path: str | Path) -> tuple[int, float]:
+    """Sample rate in Hz and length in seconds of a recording, as its header says: the rest of it is not read.
+
+    Raises:
+        AudioError: as ``load_audio``.
+    """
+    try:
+        empty = not Path(path).stat().st_size
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"cannot read the recording {str(path)!r}: {reason}") from error
+    with _opened(b"" if empty else str(path), Path(path).name) as file:
+        return file.samplerate, file.frames / file.samplerate
+
+
+@contextmanager
+def _opened(source: str | bytes, name: str) -> Iterator[soundfile.SoundFile]:
+    """A recording, by its path or content; what goes wrong, now or while it is read, is an ``AudioError``."""
+    import soundfile  # reading and writing files is not needed for training
+
+    if not source:
+        raise AudioError(f"the recording {name!r} is empty (0 bytes)")
+    try:
+        with soundfile.SoundFile(_Content(source) if isinstance(source, bytes) else source) as file:
+            if not MIN_RATE_HZ <= file.samplerate <= MAX_RATE_HZ:
+                raise AudioError(
+                    f"the recording {name!r} has {file.samplerate} samples a second: "
+                    f"{MIN_RATE_HZ} to {MAX_RATE_HZ} can be used"
+                )
+            yield file
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: samples without a header
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise AudioError(
+            f"cannot decode the recording {name!r}: {reason}. Use a WAV, FLAC, OGG or MP3 file"
+        ) from error
+
+
 class _Content(io.BytesIO):
     """Bytes for libsndfile, which a damaged header makes look for something before their start."""
 
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._size = len(content)
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = (0, self.tell(), self.getbuffer().nbytes)[whence]
+        base = (0, self.tell(), self._size)[whence]
         return super().seek(max(0, base + offset))
 
 

@@ -149,6 +149,17 @@ class Engine:
             return "random weights"
         return "bundled nano voice" if self.files.bundled else f"IndexTTS-{self.models.config.version:g}"
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model has learned to speak."""
+        return ("en",) if self.files is not None and self.files.bundled else ("zh", "en")
+
+    @property
+    def emotions_from_text(self) -> bool:
+        """Whether the model that reads emotions from texts is there."""
+        qwen = self.stages.conditioning.text_emotion
+        return isinstance(qwen, QwenEmotion) and qwen.available
+
     def segment(
         self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0, glossary: Glossary = NO_TERMS
     ) -> list[Segment]:

@@ -8,6 +8,7 @@ Words: a *token* is text, a *code* is a semantic id, a *frame* is mel unless sai
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,11 +39,12 @@ def read_recording(path: str | Path) -> bytes:
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_RECORDING_BYTES + 1)
+            known_bytes = os.fstat(file.fileno()).st_size  # 0 of a pipe
+            content = b"" if known_bytes > MAX_RECORDING_BYTES else file.read(MAX_RECORDING_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise AudioError(f"cannot read the recording {str(path)!r}: {reason}") from error
-    if len(content) > MAX_RECORDING_BYTES:
+    if max(known_bytes, len(content)) > MAX_RECORDING_BYTES:
         limit = f"{MAX_RECORDING_BYTES // 2**20} MiB"
         raise AudioError(f"the recording {str(path)!r} is larger than {limit}: cut out some seconds of it")
     return content
@@ -204,6 +206,14 @@ class Progress:
     message: str
     segment: int = 0
     segments: int = 0
+
+
+@dataclass(frozen=True)
+class Queued(Progress):
+    """The run waits for its turn. ``place`` 1 is next; others may still come in between, for clients take turns."""
+
+    place: int = 1
+    wait_s: float = 0.0
 
 
 ProgressCallback = Callable[[Progress], None]

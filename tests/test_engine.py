@@ -21,6 +21,7 @@ import torch
 
 from indextts import audio
 from indextts.config import EngineConfig, SamplingParams
+from indextts.emotion import QwenEmotion
 from indextts.engine import Engine, plan_batches
 from indextts.errors import (
     AudioError,
@@ -32,7 +33,7 @@ from indextts.errors import (
     SynthesisError,
     TextError,
 )
-from indextts.stages.conditioning import LockedCache, size_bytes
+from indextts.stages.conditioning import ConditioningStage, LockedCache, size_bytes
 from indextts.text.glossary import Glossary
 from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
 
@@ -438,6 +439,21 @@ def test_the_flow_sees_the_end_of_a_long_prompt(tiny_engine: Engine, ask: Callab
     assert torch.equal(cut.prompt_mel, whole.prompt_mel[..., -frames:])
     assert torch.equal(cut.prompt_condition, whole.prompt_condition[:, -frames:])
     assert torch.equal(cut.speaker_latents, whole.speaker_latents)
+
+
+def test_what_the_model_can_do(tiny_engine: Engine, tmp_path: Path) -> None:
+    assert tiny_engine.languages == ("zh", "en") and not tiny_engine.emotions_from_text
+    assert tiny_engine.files
+    bundled = dataclasses.replace(tiny_engine.files, bundled=True)
+    engine = Engine(tiny_engine.config, bundled, tiny_engine.models, tiny_engine.stages, tiny_engine.report)
+    assert engine.languages == ("en",)
+    (tmp_path / "config.json").touch()
+    qwen = QwenEmotion(tmp_path)
+    conditioning = ConditioningStage(engine.models, engine.stages.conditioning.emotions, qwen, 0)
+    engine.stages = dataclasses.replace(engine.stages, conditioning=conditioning)
+    assert engine.emotions_from_text
+    (tmp_path / "config.json").unlink()
+    assert not engine.emotions_from_text
 
 
 def test_a_requests_glossary_is_its_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     ("config", "text"),
     ("types", "turns", "manifest"),
     ("audio", "models", "hub"),
-    ("decoding", "checkpoints", "emotion", "encoding"),
+    ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
     ("loading",),
     ("stages", "accel", "voices"),
     ("engine",),

@@ -67,6 +67,7 @@ def build_app(
         for connect in connectors:
             connect()
         page.texts.connect(app, switch)
+        app.load(fn=None, js="() => window.indexttsPage.opened()", api_visibility="private")
         app.unload(page.forget)
         Endpoints(page).connect()
     return app.queue()
@@ -154,7 +155,7 @@ def appearance() -> dict[str, Any]:
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "head": "".join(
             f"<script>{(HERE / name).read_text(encoding='utf-8')}</script>"
-            for name in ("language.js", "theme.js", "player.js")
+            for name in ("language.js", "theme.js", "player.js", "keys.js")
         ),
     }
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.events import api
 
 from indextts import __version__
+from indextts.emotion import EMOTIONS
 from indextts.text.glossary import NO_TERMS, Glossary
+from indextts.webui import voice_library
+from indextts.webui.downloads import check_format, save_speech
 from indextts.webui.form import FormValues, whole
 from indextts.webui.glossary import glossary_of
-from indextts.webui.i18n import PageError, language_of, text
-from indextts.webui.page import Page, readable_errors
+from indextts.webui.i18n import PageError, choice_text, language_of, text
+from indextts.webui.page import Fields, Page, readable_errors
 
 
 class Endpoints:
@@ -25,27 +27,49 @@ class Endpoints:
 
     def connect(self) -> None:
         """Add the endpoints. The form's widgets give ``/synthesize`` its parameters and their defaults."""
+        recording = gr.Audio(visible=False, type="filepath", label="recording")
+        more: Fields = {
+            "voice_name": gr.Textbox(visible=False, label="voice_name"),
+            "audio_format": gr.Textbox("wav", visible=False, label="audio_format"),
+        }
         trigger = gr.Button(visible=False)
         trigger.click(
             self.synthesize,
-            inputs_kwargs=self.page.form(),
+            inputs_kwargs=self.page.form() | more,
             outputs=[gr.Audio(visible=False, label="audio"), gr.JSON(visible=False, label="info")],
             api_name="synthesize",
             api_description=text("api.synthesize"),
             **self.page.speaking,
         )
-        api(self.segment, api_name="segment", api_description=text("api.segment"))
-        api(self.info, api_name="info", api_description=text("api.info"))
+        for handler, inputs in (
+            (self.save_voice, [gr.Textbox(visible=False, label="name"), recording]),
+            (self.examine, [recording]),
+        ):
+            name = handler.__name__
+            output = gr.JSON(visible=False, label="result")
+            trigger.click(handler, inputs, output, api_name=name, api_description=choice_text("api", name))
+        for handler in (self.segment, self.info, self.voices, self.rename_voice, self.delete_voice):
+            name = handler.__name__
+            api(handler, api_name=name, api_description=choice_text("api", name))
+        api(
+            self.emotion_from_text,
+            api_name="emotion_from_text",
+            api_description=text("api.emotion_from_text"),
+            **self.page.speaking,
+        )
 
     def synthesize(
         self,
         http: gr.Request,
         *,
+        voice: str | None = None,
+        voice_name: str | None = None,
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
         seed: str | float | None = None,
+        audio_format: str = "wav",
         **values: Any,
-    ) -> tuple[tuple[int, np.ndarray], dict[str, Any]]:
+    ) -> tuple[str, dict[str, Any]]:
         """The whole speech at once, and how it came about.
 
         Only parameters whose widget starts empty are spelled out: they are optional by their default here, all
@@ -53,8 +77,17 @@ class Endpoints:
         """
         values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text, "seed": seed}
         with readable_errors(language_of(http)):
-            result = self.page.service.synthesize(FormValues(**values).request(), http.session_hash or "")
-        return (result.sample_rate_hz, result.samples), {
+            check_format(audio_format)
+            if voice and voice_name:
+                raise PageError("error.two_voices")
+            known = self.page.library.get(voice_name) if voice_name else None
+            request = FormValues(voice=str(known.path) if known else voice, **values).request()
+            if known:
+                request = replace(request, voice=known.prompt())
+            result = self.page.service.synthesize(request, http.session_hash or "")
+            name, cache = f"indextts-seed{result.seed}", self.page.fields["voice"].GRADIO_CACHE
+            path = save_speech(result.samples, result.sample_rate_hz, audio_format, name, cache)
+        return path, {
             "seed": result.seed,
             "duration_s": round(result.duration_s, 3),
             "sample_rate_hz": result.sample_rate_hz,
@@ -88,6 +121,55 @@ class Endpoints:
             "max_text_tokens_per_segment": facts.max_text_tokens,
             "max_mel_tokens": facts.max_mel_tokens,
         }
+
+    def emotion_from_text(self, http: gr.Request, text: str) -> dict[str, float]:
+        """The eight weights of the emotion that ``text`` expresses."""
+        with readable_errors(language_of(http)):
+            return emotion_of(self.page, text, http.session_hash or "")
+
+    def voices(self, http: gr.Request, search: str = "") -> list[dict[str, Any]]:
+        """The voices of the library whose name holds ``search``."""
+        with readable_errors(language_of(http)):
+            return voice_library.listed(self.page.library, search)
+
+    def save_voice(self, name: str, recording: str, http: gr.Request) -> dict[str, Any]:
+        """Keep a recording in the library; returns the name under which it is kept."""
+        with readable_errors(language_of(http)):
+            return {"name": voice_library.save(self.page.library, name, recording)}
+
+    def rename_voice(self, http: gr.Request, name: str, new_name: str) -> dict[str, Any]:
+        """Give a voice of the library another name."""
+        with readable_errors(language_of(http)):
+            return {"name": voice_library.rename(self.page.library, name, new_name)}
+
+    def delete_voice(self, http: gr.Request, name: str) -> dict[str, Any]:
+        """Remove a voice of the library for good."""
+        with readable_errors(language_of(http)):
+            voice_library.delete(self.page.library, name)
+            return {"deleted": name}
+
+    def examine(self, recording: str, http: gr.Request) -> dict[str, Any]:
+        """Whether a recording is a good prompt."""
+        from indextts.prompts import examine  # needs torch
+
+        with readable_errors(language_of(http)):
+            if not recording:
+                raise PageError("error.no_voice")
+            prompt = examine(recording)
+        return {
+            "recorded_s": round(prompt.recorded_s, 3),
+            "used_s": round(prompt.duration_s, 3),
+            "flaws": list(prompt.flaws),
+        }
+
+
+def emotion_of(page: Page, written: str, client: str) -> dict[str, float]:
+    """The eight weights of the emotion that a text expresses. Raises ``PageError`` where nobody can tell."""
+    if not page.facts.emotions_from_text:
+        raise PageError("error.no_emotion_model")
+    if not written.strip():
+        raise PageError("error.no_description")
+    return dict(zip(EMOTIONS, page.service.emotion_from_text(written, client), strict=True))
 
 
 def segments_of(page: Page, text: str, max_tokens: float, glossary: Glossary = NO_TERMS) -> list[dict[str, Any]]:

@@ -41,6 +41,11 @@ def text(key: str, language: str = DEFAULT_LANGUAGE, **values: Any) -> str:
     return catalogue(language)[key].format(**values)
 
 
+def choice_text(key: str, choice: str, language: str = DEFAULT_LANGUAGE, **values: Any) -> str:
+    """The text of one choice of the widget ``key``, or of one of several messages of a kind."""
+    return text(f"{key}.{choice}", language, **values)
+
+
 def language_of(http: gr.Request | None) -> str:
     """The language of whoever asks: the one chosen on the page, else the browser's, else English."""
     if http is None:
@@ -77,24 +82,30 @@ class Texts:
 
     def __init__(self) -> None:
         self._widgets: list[tuple[Any, Callable[[str], dict[str, Any]]]] = []
+        self._drawings: list[tuple[Callable[..., Any], list[Any], list[Any]]] = []
 
     def make(
         self, kind: Callable[..., Any], key: str, *args: Any, choices: Sequence[str] = (), **properties: Any
     ) -> Any:
         """A widget of ``kind`` with the texts of ``key``, see the module; ``choices`` are the values of its choices."""
 
-        def texts(language: str) -> dict[str, Any]:
-            return texts_of(kind, key, choices, language)
+        return self.show(kind, lambda language: texts_of(kind, key, choices, language), *args, **properties)
 
+    def html(self, written: Callable[[str], str], **properties: Any) -> gr.HTML:
+        """A piece of HTML that ``written`` writes in a language."""
+        return self.show(gr.HTML, lambda language: {"value": written(language)}, **properties)
+
+    def show(
+        self, kind: Callable[..., Any], texts: Callable[[str], dict[str, Any]], *args: Any, **properties: Any
+    ) -> Any:
+        """A widget of ``kind`` with the properties that ``texts`` gives for a language."""
         widget = kind(*args, **texts(DEFAULT_LANGUAGE), **properties)
         self._widgets.append((widget, texts))
         return widget
 
-    def html(self, written: Callable[[str], str], **properties: Any) -> gr.HTML:
-        """A piece of HTML that ``written`` writes in a language."""
-        widget = gr.HTML(written(DEFAULT_LANGUAGE), **properties)
-        self._widgets.append((widget, lambda language: {"value": written(language)}))
-        return widget
+    def redraw(self, draw: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+        """Call ``draw``, which asks for the language itself, when the page opens and when the language changes."""
+        self._drawings.append((draw, inputs, outputs))
 
     def connect(self, app: gr.Blocks, switch: gr.Dropdown) -> None:
         """Let the browser's language, and then ``switch``, choose the texts."""
@@ -107,19 +118,21 @@ class Texts:
 
         remember = "(language) => window.indexttsLanguage(language)"
         app.load(opened, outputs=[switch, *widgets], **quiet).then(fn=None, inputs=[switch], js=remember, **quiet)
+        switch.input(fn=None, inputs=[switch], js=remember, **quiet)  # first: the drawings ask for it
         switch.input(self.updates, [switch], widgets, **quiet)
-        switch.input(fn=None, inputs=[switch], js=remember, **quiet)
+        for draw, inputs, outputs in self._drawings:
+            gr.on([app.load, switch.input], draw, inputs, outputs, **quiet)
 
     def updates(self, language: str, opening: bool = False) -> list[Any]:
         """What makes every widget read in ``language``.
 
         An empty table shows its new headers only together with a value, which it may be given while the page opens.
         """
-        updates = []
-        for widget, texts in self._widgets:
-            value: dict[str, Any] = {"value": []} if opening and is_output_table(widget) else {}
-            updates.append(gr.update(**texts(language), **value))
-        return updates
+        updates = [texts(language) for _, texts in self._widgets]
+        for (widget, _), update in zip(self._widgets, updates, strict=True):
+            if opening and is_output_table(widget):
+                update["value"] = []
+        return [gr.update(**update) for update in updates]
 
 
 def is_output_table(widget: Any) -> bool:

@@ -61,6 +61,7 @@ class Page:
 
     Attributes:
         fields: The form's widgets by their name in ``FormValues``; each tab adds those that it owns.
+        parts: Other widgets of one tab that are connected by another.
         presets: The saved settings; None: in a folder beside that of the voices.
         admin: Whether users may unload the model and have its files checked.
         app: What is being built.
@@ -72,6 +73,7 @@ class Page:
     texts: Texts = field(default_factory=Texts)
     runs: Runs = field(default_factory=Runs)
     fields: Fields = field(default_factory=dict)
+    parts: Fields = field(default_factory=dict)
     presets: PresetLibrary = None  # type: ignore[assignment]  # __post_init__ sets it
     admin: bool = True
     app: gr.Blocks | None = None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from indextts.config import SamplingParams
-from indextts.errors import Cancelled, SynthesisError, TextError
+from indextts.emotion import EMOTIONS
+from indextts.errors import Cancelled, EmotionError, SynthesisError, TextError
 from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationEntry,
@@ -36,8 +37,10 @@ class HummingEngine:
     files: Any = None
     sampling_defaults = SamplingParams(temperature=0.7, num_beams=1, max_mel_tokens=800)
     report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
+    languages = ("zh", "en")
 
-    def __init__(self) -> None:
+    def __init__(self, emotions_from_text: bool = True) -> None:
+        self.emotions_from_text = emotions_from_text
         self.requests: list[SynthesisRequest] = []
         self.cancelled = 0
         self.slow_from = 0  # the sentence from which on a slow text is slow
@@ -51,6 +54,12 @@ class HummingEngine:
             raise TextError("there is nothing to speak")
         sentences = [s.strip() for s in text.split(".") if s.strip()]
         return [Segment(i, tuple(f"▁{w}" for w in s.split()), ()) for i, s in enumerate(sentences)]
+
+    def emotion_from_text(self, text: str) -> tuple[float, ...]:
+        """Those that the text names, in full."""
+        if not self.emotions_from_text:
+            raise EmotionError("emotions from text need the Qwen model in /models/qwen, which is not there")
+        return tuple(float(name in text) for name in EMOTIONS)
 
     def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
         self.requests.append(request)

@@ -10,6 +10,7 @@ import time
 import urllib.request
 import wave
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 import indextts.webui
-from indextts.service import Service
+from indextts.service import Service, ServiceConfig
 from indextts.types import FromVector
 from indextts.voices import VoiceLibrary
 from indextts.webui import build_app, launch
@@ -28,14 +29,15 @@ from indextts.webui.i18n import text as words
 from indextts.webui.page import Page, sentence
 from indextts.webui.speaking import Speaker
 from indextts.webui.tabs.cloning import preview_rows
+from indextts.webui.takes import Takes
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
 ENDPOINTS = {
-    *("/synthesize", "/segment", "/info", "/normalize"),
+    *("/synthesize", "/segment", "/info", "/normalize", "/emotion_from_text"),
+    *("/voices", "/save_voice", "/rename_voice", "/delete_voice", "/examine"),
     *("/presets", "/preset", "/save_preset", "/rename_preset", "/delete_preset"),
     *("/system", "/benchmark", "/check_files", "/unload", "/reload"),
 }
-PROGRESS: Any = lambda *_, **__: None  # noqa: E731  in place of a gr.Progress
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +149,43 @@ def test_a_bug_is_hidden_on_the_page_and_told_in_the_log(
 def test_speak_yields_every_segment_and_then_the_whole(
     engine: HummingEngine, page: Page, values: dict[str, Any]
 ) -> None:
-    steps = []
-    for step in Speaker(page).speak(session("a"), PROGRESS, **values):
-        live, whole = step[0], step[1]
-        files = [wav_duration_s(path) for path in live] if isinstance(live, list) else []
-        steps.append((files, wav_duration_s(whole) if isinstance(whole, str) else None, step[2], step[3]))
-    assert [files for files, *_ in steps] == [[], [0.5], [0.5, 0.5], []]
-    assert [whole for _, whole, *_ in steps] == [None, None, None, 1.0]
-    assert steps[-1][3] == engine.requests[-1].seed
-    assert str(steps[-1][3]) in steps[-1][2]
+    sound: list[tuple[list[float], float | None]] = []
+    with closing(Takes()) as takes:
+        steps = []
+        for step in Speaker(page).speak(session("a"), takes, **values):
+            live = [wav_duration_s(path) for path in step.live] if isinstance(step.live, list) else []
+            sound.append((live, wav_duration_s(step.audio) if isinstance(step.audio, str) else None))
+            steps.append(step)
+        assert [files for files, _ in sound if files] == [[0.5], [0.5, 0.5]]
+        assert [whole for _, whole in sound if whole] == [1.0]
+        assert steps[-1].seed == engine.requests[-1].seed == takes.all[0].seed
+        assert str(steps[-1].seed) in steps[-1].panel
+        assert steps[-1].takes == takes.rows() and takes.rows()[0][2:4] == ["One. Two.", "prompt"]
+    bars = [re.findall(r'valuenow="(\d)" aria-valuemax="(\d)"', str(step.panel)) for step in steps]
+    assert [pair for bar in bars for pair in bar] == [("0", "2"), ("1", "2"), ("1", "2"), ("2", "2"), ("2", "2")]
+
+
+def test_what_goes_wrong_is_told_in_the_panel(page: Page, values: dict[str, Any]) -> None:
+    takes = Takes()
+    for changed, says in (({"text": " "}, "Type a text first"), ({"text": "fail."}, "no speech for segment 1")):
+        *_, last = Speaker(page).speak(session("a"), takes, **{**values, **changed})
+        assert 'class="error"' in last.panel and says in last.panel
+    assert takes.all == [] and not page.runs.stops
+
+
+def test_the_place_in_the_queue_is_told(prompt: Path, values: dict[str, Any], tmp_path: Path) -> None:
+    engine = HummingEngine()
+    with closing(Service(lambda: engine, ServiceConfig(simultaneous=1))) as service:  # type: ignore[arg-type,return-value]
+        page = Page(service, VoiceLibrary(tmp_path, None), tmp_path)
+        first: Any = Speaker(page).speak(session("a"), Takes(), **{**values, "text": "slow."})
+        next(first)
+        next(first)
+        second: Any = Speaker(page).speak(session("b"), Takes(), **values)
+        next(second)
+        panel = next(second).panel
+        assert "place 1 in the queue, about 10 s" in panel
+        second.close()
+        first.close()
 
 
 def test_cancel_stops_the_run_of_its_own_session_only(page: Page, values: dict[str, Any]) -> None:
@@ -163,8 +193,8 @@ def test_cancel_stops_the_run_of_its_own_session_only(page: Page, values: dict[s
     seen: dict[str, list[Any]] = {"a": [], "b": []}
 
     def run(name: str) -> None:
-        for step in speaker.speak(session(name), PROGRESS, **{**values, "text": "slow."}):
-            seen[name].append(step[2])
+        for step in speaker.speak(session(name), Takes(), **{**values, "text": "slow."}):
+            seen[name].append(step.panel)
 
     threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in seen}
     for thread in threads.values():
@@ -174,7 +204,7 @@ def test_cancel_stops_the_run_of_its_own_session_only(page: Page, values: dict[s
         time.sleep(0.01)
     speaker.cancel(session("a"))
     threads["a"].join(10)
-    assert seen["a"][-1] == words("status.cancelled")
+    assert words("status.cancelled") in seen["a"][-1]
     assert threads["b"].is_alive()
     page.forget(session("b"))
     threads["b"].join(10)
@@ -183,7 +213,7 @@ def test_cancel_stops_the_run_of_its_own_session_only(page: Page, values: dict[s
 
 def test_a_run_that_the_browser_drops_is_told_to_stop(page: Page, values: dict[str, Any]) -> None:
     speaker = Speaker(page)
-    steps: Any = speaker.speak(session("c"), PROGRESS, **values)
+    steps: Any = speaker.speak(session("c"), Takes(), **values)
     next(steps)
     next(steps)
     stop = page.runs.stops["c"]

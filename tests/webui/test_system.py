@@ -31,7 +31,7 @@ ADMIN = {"/check_files", "/unload", "/reload"}
 @pytest.fixture
 def make_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Page]]:
     """Pages around services of their own, whose model may be unloaded."""
-    monkeypatch.setattr("indextts.service.release", lambda: None)
+    monkeypatch.setattr("indextts.service.service.release", lambda: None)
     services: list[Service] = []
 
     def make(load: Callable[[], Any] = HummingEngine) -> Page:

@@ -1,4 +1,4 @@
-"""The shared service on engines without a model: the queue, cancelling, unloading, the end; and on the tiny model."""
+"""The shared service on engines without a model: turns, cancelling, unloading, the end; and on the tiny model."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from indextts.config import EngineConfig, SamplingParams
 from indextts.errors import (
     Cancelled,
     CheckpointError,
-    ConfigError,
+    EmotionError,
     QueueFull,
     ServiceBusy,
     ServiceClosed,
     SynthesisError,
     TextError,
 )
-from indextts.service import FIRST_GUESS_S, FairQueue, Finished, Job, Service, ServiceConfig
-from indextts.types import AudioChunk, Progress, SynthesisRequest, VoicePrompt
+from indextts.service import Finished, Job, Service, ServiceConfig
+from indextts.service.service import FIRST_GUESS_S
+from indextts.types import AudioChunk, Progress, Queued, SynthesisRequest, VoicePrompt
 from tests.webui.humming_engine import RATE_HZ, HummingEngine
 
 WAIT_S = 10.0
@@ -143,19 +144,6 @@ def test_one_client_does_not_get_all_places(make: Callable[..., Service]) -> Non
     until(lambda: gate.started[-1] == "b2")
 
 
-def test_fewest_running_first() -> None:
-    queue = FairQueue(ServiceConfig(simultaneous=4))
-    jobs = {name: Job(None, name[0], None, None) for name in ("a1", "a2", "b1", "a3", "b2")}  # type: ignore[arg-type]
-    for name in ("a1", "a2"):
-        queue.add(jobs[name], 1.0)
-    assert [queue.start_next(), queue.start_next()] == [jobs["a1"], jobs["a2"]]
-    for name in ("a3", "b1", "b2"):
-        queue.add(jobs[name], 1.0)
-    assert queue.start_next() is jobs["b1"]
-    assert queue.start_next() is jobs["b2"]
-    assert queue.start_next() is None and queue.waiting == [jobs["a3"]]
-
-
 def test_a_full_queue_refuses_with_an_estimate(make: Callable[..., Service]) -> None:
     service = make(simultaneous=1, max_queue=3)
     gate = Gate(service)
@@ -193,7 +181,8 @@ def test_cancelling_a_job_that_waits(make: Callable[..., Service]) -> None:
     gate.submit("a1")
     waiting = gate.submit("b1")
     until(lambda: gate.started == ["a1"])
-    assert "waiting, about" in waiting.waiting()
+    place = waiting.waiting()
+    assert place and (place.place, place.wait_s) == (1, FIRST_GUESS_S)
     waiting.cancel()
     waiting.cancel()
     assert [name for name, _ in gate.ended] == ["b1"] and isinstance(gate.ended[0][1].error, Cancelled)
@@ -208,7 +197,7 @@ def test_cancelling_a_job_that_runs(make: Callable[..., Service]) -> None:
     gate = Gate(service)
     job = gate.submit("a1")
     until(lambda: gate.started == ["a1"])
-    assert job.waiting() == ""
+    assert job.waiting() is None
     job.cancel()
     until(lambda: len(gate.ended) == 1)
     assert isinstance(gate.ended[0][1].error, Cancelled) and service.stats().cancelled == 1
@@ -241,7 +230,22 @@ def test_a_waiting_reader_is_told_so(make: Callable[..., Service]) -> None:
     until(lambda: bool(steps))
     gate.let_through("a1")
     reader.join(WAIT_S)
-    assert "waiting, about" in steps[0].message and steps[-1].message == "speaking"
+    assert isinstance(steps[0], Queued) and steps[0].message == "waiting in place 1, about 10 s"
+    assert steps[-1].message == "speaking"
+
+
+def test_sound_and_progress_in_one(make: Callable[..., Service]) -> None:
+    items = list(make().follow(ask("One. Two.")))
+    assert [type(item) for item in items] == [Progress, AudioChunk, Progress, AudioChunk]
+    assert [item.segment for item in items] == [0, 0, 1, 1]
+
+
+def test_emotions_of_a_text(make: Callable[..., Service]) -> None:
+    service = make()
+    assert service.emotion_from_text("How happy I am!") == (1.0, *[0.0] * 7)
+    with pytest.raises(EmotionError, match="Qwen"):
+        make(lambda: HummingEngine(emotions_from_text=False)).emotion_from_text("Hello.")
+    assert service.stats().served == 1
 
 
 def test_a_listener_that_fails_does_no_harm(make: Callable[..., Service], caplog: pytest.LogCaptureFixture) -> None:
@@ -326,7 +330,7 @@ def test_the_model_is_unloaded_and_reloaded_when_told_to(
         model_name = "another voice"
 
     released: list[bool] = []
-    monkeypatch.setattr("indextts.service.release", lambda: released.append(True))
+    monkeypatch.setattr("indextts.service.service.release", lambda: released.append(True))
     engines = iter([HummingEngine(), HummingEngine(), Renamed()])
     service = make(lambda: next(engines))
     service.unload()
@@ -377,15 +381,6 @@ def test_a_start_that_fails_is_told_at_once() -> None:
     with pytest.raises(CheckpointError):
         Service(load)
     assert threading.active_count() == threads
-
-
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [({"simultaneous": 0}, "simultaneous"), ({"max_queue": 0}, "max_queue"), ({"idle_unload_s": 0}, "idle_unload_s")],
-)
-def test_wrong_configurations(config: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        ServiceConfig(**config)
 
 
 def test_the_tiny_model_serves_several_clients(

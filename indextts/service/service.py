@@ -1,4 +1,4 @@
-"""The one service in front of an ``Engine``, which the page and the HTTP interface share.
+"""The one service in front of an ``Engine``, which the page, the HTTP interface and the command line share.
 
 Requests wait in a bounded queue in which clients take turns, some of them run side by side (their segments take turns
 on the model, see ``turns``), and each can be cancelled at any time. What a request makes is delivered as it comes, from
@@ -12,9 +12,8 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,14 @@ from indextts.errors import (
     ServiceClosed,
     TextError,
 )
+from indextts.service.fair_queue import Deliver, FairQueue, Job, ServiceConfig, Work
 from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
     Progress,
     ProgressCallback,
+    Queued,
     Segment,
     StopCallback,
     SynthesisRequest,
@@ -56,40 +57,6 @@ FIRST_GUESS_S = 10.0
 NEWEST_WEIGHT = 0.2
 """How much the latest request counts in the mean duration of requests."""
 
-Deliver = Callable[[object], None]
-Work = Callable[["Engine", ProgressCallback, StopCallback], Iterable[object]]
-"""What a job does with the engine: yields its results, tells its progress, and stops when it shall."""
-
-
-@dataclass(frozen=True)
-class ServiceConfig:
-    """How much is done at a time.
-
-    Attributes:
-        simultaneous: Requests that run side by side. One client gets all of these places but one.
-        max_queue: Requests that may wait. One client may fill half of the queue.
-        idle_unload_s: Unload the model when nobody has used it for so long; None: never.
-    """
-
-    simultaneous: int = 4
-    max_queue: int = 32
-    idle_unload_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("simultaneous", "max_queue"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.idle_unload_s is not None and not self.idle_unload_s > 0:
-            raise ConfigError(f"idle_unload_s must be more than 0 seconds, not {self.idle_unload_s:g}")
-
-    @property
-    def running_per_client(self) -> int:
-        return max(1, self.simultaneous - 1)
-
-    @property
-    def waiting_per_client(self) -> int:
-        return (self.max_queue + 1) // 2
-
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -101,6 +68,8 @@ class ModelFacts:
     sampling_defaults: SamplingParams
     max_text_tokens: int
     max_mel_tokens: int
+    languages: tuple[str, ...]
+    emotions_from_text: bool
     files: ModelFiles | None
 
     @classmethod
@@ -129,87 +98,6 @@ class Finished:
     """The last thing that a job delivers. ``error`` None: it came to its end."""
 
     error: Exception | None = None
-
-
-class Job:
-    """One request that the service has accepted."""
-
-    def __init__(self, service: Service, client: str, work: Work, deliver: Deliver) -> None:
-        self.service = service
-        self.client = client
-        self.work = work
-        self.deliver = deliver
-        self.stopped = threading.Event()
-
-    def cancel(self) -> None:
-        """Leave the queue, or stop at the next opportunity. Does nothing to a job that is finished."""
-        self.stopped.set()
-        self.service.forget(self)
-
-    def waiting(self) -> str:
-        """How long it may still have to wait, in words; empty once it runs."""
-        return self.service.waiting(self)
-
-
-class FairQueue:
-    """Jobs that wait and jobs that run. Clients take turns, whoever has asked how much. The owner locks it."""
-
-    def __init__(self, config: ServiceConfig) -> None:
-        self.config = config
-        self.running: list[Job] = []
-        self._waiting: dict[str, deque[Job]] = {}  # clients in the order of their turns
-
-    @property
-    def waiting(self) -> list[Job]:
-        return [job for jobs in self._waiting.values() for job in jobs]
-
-    def add(self, job: Job, mean_s: float) -> None:
-        """Append a job. Raises ``QueueFull``, with the time in which it would have had its turn."""
-        places = self.config.simultaneous + self.config.max_queue
-        waiting, running = self.waiting, self.running
-        retry_after_s = mean_s * (len(waiting) + 1) / self.config.simultaneous
-        if len(waiting) + len(running) >= places:
-            raise QueueFull(
-                f"the queue is full: {len(waiting)} requests are waiting; try again in {retry_after_s:.0f} s",
-                retry_after_s,
-            )
-        own = sum(other.client == job.client for other in (*waiting, *running))
-        if own >= self.config.running_per_client + self.config.waiting_per_client:
-            raise QueueFull(
-                f"{own} of your requests are under way, which is as many as one client may have; "
-                f"try again in {retry_after_s:.0f} s",
-                retry_after_s,
-            )
-        self._waiting.setdefault(job.client, deque()).append(job)
-
-    def start_next(self) -> Job | None:
-        """The next job, now running; None if none may run.
-
-        The client with the fewest running jobs is next; among equal ones, the one whose last turn is longest ago.
-        """
-        if len(self.running) >= self.config.simultaneous:
-            return None
-        runs = Counter(job.client for job in self.running)
-        ready = [client for client in self._waiting if runs[client] < self.config.running_per_client]
-        if not ready:
-            return None
-        client = min(ready, key=runs.__getitem__)
-        jobs = self._waiting.pop(client)
-        job = jobs.popleft()
-        if jobs:
-            self._waiting[client] = jobs  # behind all others
-        self.running.append(job)
-        return job
-
-    def remove(self, job: Job) -> bool:
-        """Take a waiting job out; whether it was waiting."""
-        jobs = self._waiting.get(job.client, deque())
-        if job not in jobs:
-            return False
-        jobs.remove(job)
-        if not jobs:
-            del self._waiting[job.client]
-        return True
 
 
 class Service:
@@ -255,10 +143,17 @@ class Service:
             IndexTTSError: as ``Engine.stream``.
         """
 
+        yield from told(self.follow(request, client, should_stop), on_progress)
+
+    def follow(
+        self, request: SynthesisRequest, client: str = "", should_stop: StopCallback | None = None
+    ) -> Iterator[AudioChunk | Progress]:
+        """As ``stream``, with the progress among the sound, for readers that show both as they come."""
+
         def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[AudioChunk]:
             return engine.stream(request, tell, stop)
 
-        yield from self._read(work, client, on_progress, should_stop)
+        yield from self._read(work, client, should_stop)
 
     def synthesize(
         self,
@@ -272,8 +167,19 @@ class Service:
         def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[SynthesisResult]:
             yield engine.synthesize(request, tell, stop)
 
-        (result,) = self._read(work, client, on_progress, should_stop)
+        (result,) = told(self._read(work, client, should_stop), on_progress)
         return result
+
+    def emotion_from_text(
+        self, text: str, client: str = "", should_stop: StopCallback | None = None
+    ) -> tuple[float, ...]:
+        """As ``Engine.emotion_from_text``, when it is the turn of ``client``. Raises as ``stream`` does."""
+
+        def work(engine: Engine, tell: ProgressCallback, stop: StopCallback) -> Iterator[tuple[float, ...]]:
+            yield engine.emotion_from_text(text)
+
+        (weights,) = told(self._read(work, client, should_stop))
+        return weights
 
     def segment(self, text: str, max_tokens: int = 120, glossary: Glossary = NO_TERMS) -> list[Segment]:
         """As ``Engine.segment``; does not wait for anybody."""
@@ -375,13 +281,15 @@ class Service:
         if waited:
             job.deliver(Finished(Cancelled("the synthesis was cancelled while it waited for its turn")))
 
-    def waiting(self, job: Job) -> str:
+    def waiting(self, job: Job) -> Queued | None:
         """See ``Job.waiting``."""
         with self._changed:
-            waiting, mean_s = self._queue.waiting, self._stats.mean_request_s
-        if job not in waiting:
-            return ""
-        return f"waiting, about {mean_s * (len(waiting) + 1) / self.config.simultaneous:.0f} s at most"
+            turns, mean_s = self._queue.turns(), self._stats.mean_request_s
+        if job not in turns:
+            return None
+        place = turns.index(job) + 1
+        wait_s = mean_s * place / self.config.simultaneous
+        return Queued(0.0, f"waiting in place {place}, about {wait_s:.0f} s", place=place, wait_s=wait_s)
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -406,13 +314,10 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------ the inside
 
-    def _read(
-        self, work: Work, client: str, on_progress: ProgressCallback | None, should_stop: StopCallback | None
-    ) -> Iterator[Any]:
-        """Submit ``work`` and read its results as they come. Whoever stops reading cancels it."""
+    def _read(self, work: Work, client: str, should_stop: StopCallback | None) -> Iterator[Any]:
+        """Submit ``work``, read its progress and results as they come. Whoever stops reading cancels it."""
         items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        tell = on_progress or (lambda step: None)
-        told = ""
+        last: Queued | None = None
         job = self.submit(work, client, items.put)
         try:
             while True:
@@ -421,12 +326,10 @@ class Service:
                 try:
                     item = items.get(timeout=LOOK_S)
                 except queue.Empty:
-                    if (waiting := job.waiting()) and waiting != told:
-                        tell(Progress(0.0, told := waiting))
+                    if (waiting := job.waiting()) and waiting != last:
+                        yield (last := waiting)
                     continue
-                if isinstance(item, Progress):
-                    tell(item)
-                elif not isinstance(item, Finished):
+                if not isinstance(item, Finished):
                     yield item
                 elif item.error is not None:
                     raise item.error
@@ -490,6 +393,16 @@ class Service:
         """Add to fields of the stats."""
         with self._changed:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
+
+
+def told(items: Iterator[Any], on_progress: ProgressCallback | None = None) -> Iterator[Any]:
+    """The results among ``items``; the progress goes to ``on_progress``."""
+    with closing(items):  # type: ignore[type-var]  # it is a generator
+        for item in items:
+            if not isinstance(item, Progress):
+                yield item
+            elif on_progress is not None:
+                on_progress(item)
 
 
 def release() -> None:

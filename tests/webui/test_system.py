@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio_client import Client
 
 from indextts.errors import CheckpointError
 from indextts.manifest import record, write_manifest
@@ -16,7 +17,7 @@ from indextts.memory import MemoryInUse
 from indextts.service import Service
 from indextts.types import VoicePrompt
 from indextts.voices import VoiceLibrary
-from indextts.webui import build_app
+from indextts.webui import build_app, launch
 from indextts.webui.benchmark import SENTENCES, measure
 from indextts.webui.i18n import text as words
 from indextts.webui.page import Page
@@ -98,8 +99,12 @@ def test_files_are_compared_with_their_manifest(make_page: Callable[..., Page], 
     engine = HummingEngine()
     engine.files = SimpleNamespace(root=tmp_path, paths=lambda: [tmp_path / "good.bin", tmp_path / "other.bin"])
     system = System(make_page(lambda: engine))
-    states = {file["path"]: file["state"] for file in system.check_files(HTTP)}
+    states = {file["file"]: file["state"] for file in system.check_files(HTTP)}
     assert states == {"good.bin": "ok", "bad.bin": "wrong SHA-256", "other.bin": "not listed"}
+    app = build_app(system.service, system.page.library, tmp_path)
+    address = launch(app, port=0, block=False)
+    assert Client(address, verbose=False).predict(api_name="/check_files") == system.check_files(HTTP)
+    app.close()
     shown = system.show_files(HTTP)
     assert words("system.files", good=1, count=3) in shown and "1.0 MiB" in shown
     assert words("system.state.wrong SHA-256") in shown

@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from indextts.config import ModelConfig, load_model_config
+from indextts.config import ModelConfig
+from indextts.config_file import load_model_config
 from indextts.errors import CheckpointError
 from indextts.manifest import record, write_manifest
 from indextts.models.weight_norm import unfold_plain_weights

@@ -52,6 +52,22 @@ def normalize_emo_vec(values: Sequence[float], apply_bias: bool = True) -> Emoti
     return tuple(value * factor for value in values)
 
 
+def check_emo_vec(values: Sequence[object]) -> EmotionVector:
+    """Weights that are to be used as they are: eight numbers, each 0 to 1, together at most 0.8 (spec 17).
+
+    Raises:
+        EmotionError: they are something else.
+    """
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if len(numbers) != len(EMOTIONS) or len(values) != len(EMOTIONS):
+        raise EmotionError(f"an emotion vector is {len(EMOTIONS)} numbers, not {str(values)[:80]}")
+    if not all(0 <= value <= 1 for value in numbers):
+        raise EmotionError(f"every emotion value must be from 0 to 1: {str(values)[:200]}")
+    if sum(numbers) > _LARGEST_SUM + 1e-9:
+        raise EmotionError(f"the emotion values must add up to at most {_LARGEST_SUM}, not {sum(numbers):g}")
+    return tuple(map(float, numbers))
+
+
 def scale_emo_vector(values: Sequence[float], alpha: float) -> EmotionVector:
     """Scale weights by ``alpha``, clamped to 0..1; scaled ones are cut off (not rounded) after four decimals."""
     _check_length(values)

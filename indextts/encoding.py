@@ -1,92 +1,87 @@
-"""Finished speech as files of the usual formats, and as streams that begin before the end of the speech is known."""
+"""Finished speech, int16 samples, as files of the usual formats. Needs no torch."""
 
 from __future__ import annotations
 
-import struct
-from typing import Protocol
+import io
+from pathlib import Path
 
 import numpy as np
+import soundfile
 import soxr
 
-from indextts import audio
-from indextts.errors import ConfigError
+from indextts.errors import AudioError
+from indextts.files import write_at_once
 
-PCM_RATE_HZ = 24000
-"""What clients of OpenAI's interface take headerless samples for."""
+OPUS_SAMPLE_RATE_HZ = 24000  # of those that Opus has, the next above ours
+OPUS_FRAME_SAMPLES = OPUS_SAMPLE_RATE_HZ // 50
+FORMATS = {
+    "wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "pcm": ("RAW", "PCM_16"),
+}  # fmt: skip
+"""What can be written, by the ending of the file: container and coding, as libsndfile calls them."""
 
-UNKNOWN_LENGTH = 0xFFFFFFFF
-"""What stands in the header of a WAV stream in place of its length."""
 
-MEDIA_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "opus": "audio/ogg",
-    "pcm": f"audio/pcm;rate={PCM_RATE_HZ}",
-}
-"""The formats, and what they are called in HTTP. ``pcm`` is 16-bit little-endian mono without a header."""
+def encode(samples: np.ndarray, sample_rate_hz: int, format: str) -> bytes:
+    """Int16 samples ``[N]`` as the content of a mono file.
 
-def encode(samples: np.ndarray, sample_rate_hz: int, audio_format: str) -> bytes:
-    """Samples, int16 ``[N]``, as a file of one of ``MEDIA_TYPES``.
+    Args:
+        format: A key of ``FORMATS``. "wav" and "flac" keep every sample, "pcm" is the samples alone (little-endian);
+            "opus" is at 24 kHz, for it knows no 22.05 kHz.
 
     Raises:
-        ConfigError: the format is not one of them.
+        AudioError: another format, or one that this machine's libsndfile cannot write.
     """
-    if audio_format not in MEDIA_TYPES:
-        raise ConfigError(f"the audio format must be one of {', '.join(MEDIA_TYPES)}, not {audio_format!r}")
-    if audio_format == "pcm" and sample_rate_hz != PCM_RATE_HZ:
-        samples, sample_rate_hz = soxr.resample(samples, sample_rate_hz, PCM_RATE_HZ), PCM_RATE_HZ
-    return audio.encode(samples, sample_rate_hz, audio_format)
+    if samples.dtype != np.int16 or samples.ndim != 1:
+        raise TypeError(f"samples must be int16 [N], not {samples.dtype} {list(samples.shape)}")
+    if format not in FORMATS:
+        raise AudioError(f"unknown audio format {format!r}: known are {', '.join(FORMATS)}")
+    if format == "pcm":
+        return samples.astype("<i2").tobytes()
+    container, subtype = FORMATS[format]
+    if format == "opus":
+        # As floats: whole numbers are dithered.
+        resampled = soxr.resample(samples.astype(np.float32), sample_rate_hz, OPUS_SAMPLE_RATE_HZ)
+        samples, sample_rate_hz = resampled.round().clip(-(2**15), 2**15 - 1).astype(np.int16), OPUS_SAMPLE_RATE_HZ
+        # A frame of silence behind it, or a sound that goes on to the end may end in a click.
+        samples = np.pad(samples, (0, OPUS_FRAME_SAMPLES))
+    content = io.BytesIO()
+    try:
+        with soundfile.SoundFile(content, "w", sample_rate_hz, 1, subtype, format=container) as file:
+            # In pieces: libsndfile's Vorbis coder keeps a whole piece on the stack, and crashes on minutes of sound.
+            for start in range(0, len(samples), sample_rate_hz):
+                file.write(samples[start : start + sample_rate_hz])
+    except (ValueError, soundfile.LibsndfileError) as error:  # ValueError: not in this build of the library
+        raise AudioError(f"cannot write {format} on this machine: {error}") from error
+    return content.getvalue()
 
 
-class StreamEncoder(Protocol):
-    """Turns samples into bytes as they come."""
-
-    def add(self, samples: np.ndarray) -> bytes:
-        """The bytes that ``samples``, int16 ``[N]``, add to the stream; there may be none yet."""
-        ...
-
-    def end(self) -> bytes:
-        """What is left."""
-        ...
+def audio_format(path: str | Path) -> str:
+    """The format that a file's name asks for. Raises ``AudioError`` for an ending that is not one of ``FORMATS``."""
+    format = Path(path).suffix.lower().removeprefix(".")
+    if format not in FORMATS:
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise AudioError(f"the name {str(path)!r} tells no audio format: it must end in one of {endings}")
+    return format
 
 
-class PcmStream:
-    """Headerless samples at ``PCM_RATE_HZ``."""
+def write_audio(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> Path:
+    """Write int16 samples ``[N]`` in the format that the name asks for; an existing file is replaced in one step.
 
-    def __init__(self, sample_rate_hz: int) -> None:
-        self._resampler = soxr.ResampleStream(sample_rate_hz, PCM_RATE_HZ, 1, dtype="int16")
-
-    def add(self, samples: np.ndarray) -> bytes:
-        return little_endian(self._resampler.resample_chunk(samples))
-
-    def end(self) -> bytes:
-        return little_endian(self._resampler.resample_chunk(np.zeros(0, np.int16), last=True))
+    Raises:
+        AudioError: unknown format, or the file cannot be written; nothing is left behind.
+    """
+    return _replace_file(Path(path), encode(samples, sample_rate_hz, audio_format(path)))
 
 
-class WavStream:
-    """A WAV file whose header leaves its length open; players read it to its end."""
-
-    def __init__(self, sample_rate_hz: int) -> None:
-        self._header = struct.pack(
-            "<4sI4s4sIHHIIHH4sI",
-            *(b"RIFF", UNKNOWN_LENGTH, b"WAVE", b"fmt ", 16),
-            *(1, 1, sample_rate_hz, 2 * sample_rate_hz, 2, 16),  # PCM, mono, bytes a second and a sample, bits
-            *(b"data", UNKNOWN_LENGTH),
-        )
-
-    def add(self, samples: np.ndarray) -> bytes:
-        header, self._header = self._header, b""
-        return header + little_endian(samples)
-
-    def end(self) -> bytes:
-        return b""
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> Path:
+    """Write int16 samples ``[N]`` as a mono 16-bit WAV file, whatever its name; otherwise as ``write_audio``."""
+    return _replace_file(Path(path), encode(samples, sample_rate_hz, "wav"))
 
 
-STREAM_ENCODERS = {"pcm": PcmStream, "wav": WavStream}
-"""The formats that can be streamed."""
-
-
-def little_endian(samples: np.ndarray) -> bytes:
-    """The bytes of 16-bit samples, on any machine in the same order."""
-    return samples.astype("<i2").tobytes()
+def _replace_file(path: Path, content: bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_at_once(path, content)
+    except OSError as error:
+        raise AudioError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    return path

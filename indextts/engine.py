@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indextts.accel import accelerate, resolve_device
+from indextts.accel import accelerate, can_offload, relieve, resolve_device
 from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
@@ -88,7 +88,9 @@ class Engine:
             UnsupportedOption: with ``strict``, an option that this machine cannot honour.
         """
         model_config, files = locate(config.model_dir, config.config_path, aux_paths)
-        models = load_models(model_config, files, resolve_device(config.device))
+        device = resolve_device(config.device)
+        offloads = config.cpu_offload and can_offload(device)
+        models = load_models(model_config, files, device, in_main_memory=offloads)
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)
@@ -159,6 +161,16 @@ class Engine:
         """Whether the model that reads emotions from texts is there."""
         qwen = self.stages.conditioning.text_emotion
         return isinstance(qwen, QwenEmotion) and qwen.available
+
+    def relieve(self) -> bool:
+        """Take from the device what it can do without, for its memory is full. Needs a turn of its own.
+
+        Returns:
+            Whether that made a difference, which ``report`` tells from then on.
+        """
+        report = relieve(self.models, self.report)
+        self.report = report or self.report
+        return report is not None
 
     def segment(
         self, text: str, max_tokens: int = 120, quick_streaming_tokens: int = 0, glossary: Glossary = NO_TERMS
@@ -243,16 +255,24 @@ class Run:
         )
         self.segment_count = len(segments)
         self.tell(0.05, "listening to the voice")
-        try:
-            with self.turn("conditioning_s"):
-                conditioning = stages.conditioning(request.voice, request.emotion, request.text, self.seed)
-        except torch.OutOfMemoryError as error:
-            raise self.not_enough_memory("for the recording") from error
+        conditioning = self.conditioning()
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
             for segment, samples in zip(batch, self.sounds_within_memory(batch, conditioning), strict=True):
                 yield from self.chunk(samples, segment.index)
         self.tell(1.0, "done", len(segments) - 1)
+
+    def conditioning(self) -> Conditioning:
+        """What the recordings say; where the device has no memory for it, once more with less on the device."""
+        request, report = self.request, self.engine.report
+        try:
+            with self.turn("conditioning_s"):
+                return self.engine.stages.conditioning(request.voice, request.emotion, request.text, self.seed)
+        except torch.OutOfMemoryError as error:
+            if not self.relieved(report, "for the recording"):
+                raise self.not_enough_memory("for the recording") from error
+        release_memory()  # here, where the failed attempt's tensors are no longer held by the error
+        return self.conditioning()
 
     def sounds(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
         """The sound of each segment of a batch, int16 ``[N]``."""
@@ -286,23 +306,37 @@ class Run:
                 raise UndefinedValues(f"{again}, {seeds}: try another recording, or full precision") from again
 
     def sounds_within_memory(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
-        """``sounds_tried_twice``; where the device has no memory for the batch, one half after the other."""
-        made = 0
+        """``sounds_tried_twice``; where the device has no memory for the batch, one half after the other.
+
+        Where it has none for a single segment, that one is tried again with less on the device.
+        """
+        made, report, drawn = 0, self.engine.report, self.generator.get_state()
         try:
             for samples in self.sounds_tried_twice(batch, conditioning):
                 made += 1
                 yield samples
             return
         except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise self.not_enough_memory(f"for segment {batch[0].index + 1}") from error
-        release_memory()  # here, where the failed attempt's tensors are no longer held by the error
+            what = f"for segment {batch[0].index + 1}"
+            if len(batch) == 1 and not self.relieved(report, what):
+                raise self.not_enough_memory(what) from error
+        release_memory()
+        if not made:
+            self.generator.set_state(drawn)
         rest, half = batch[made:], (len(batch) - made + 1) // 2
-        self.warn(
-            f"not enough memory for {len(rest)} segments at once: {half} at a time from segment {rest[0].index + 1}"
-        )
+        if len(rest) > 1:
+            first = rest[0].index + 1
+            self.warn(f"not enough memory for {len(rest)} segments at once: {half} at a time from segment {first}")
         for part in filter(None, (rest[:half], rest[half:])):
             yield from self.sounds_within_memory(part, conditioning)
+
+    def relieved(self, report: AccelerationReport, what: str) -> bool:
+        """Whether the device holds less than when ``report`` was true. Makes it so, if it can."""
+        with self.engine.turns.take(self.check):
+            relieved = self.engine.report is not report or self.engine.relieve()
+        if relieved:
+            self.warn(f"not enough memory {what}: networks that listen to recordings rest in main memory from now on")
+        return relieved
 
     def not_enough_memory(self, what: str) -> SynthesisError:
         """What to say when the device's memory is full."""

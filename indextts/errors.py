@@ -79,3 +79,7 @@ class VoiceExists(VoiceError):
 
 class PresetError(IndexTTSError):
     """A preset cannot be read, stored or changed in this way."""
+
+
+class ServerError(IndexTTSError):
+    """A server that shall speak cannot be reached, or is not one that does."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import secrets
 import time
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ DEVICE_NAMES = frozenset(
 """Names that Windows does not let files have."""
 
 PARTIAL = ".partial"
+"""The ending of a file that is being written; its name begins with a dot. Who is killed meanwhile leaves it behind."""
+
 ABANDONED_AFTER_S = 3600.0
 
 
@@ -46,11 +49,10 @@ def checked_name(name: str, kind: str, error: type[Exception]) -> str:
 
 
 def write_at_once(path: Path, data: bytes) -> None:
-    """Write a file that is there either completely or not at all, even if the machine stops in between."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
-    partial = Path(name)
+    """Write or replace a file in one step, even if the machine stops in between. Raises ``OSError``."""
+    partial = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -60,9 +62,12 @@ def write_at_once(path: Path, data: bytes) -> None:
         raise
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove what programs that were killed while saving have left, but not what others are writing now."""
-    for path in folder.glob(f".*{PARTIAL}"):
+def remove_abandoned(folder: Path, others: Iterable[Path] = ()) -> None:
+    """Remove what programs that were killed while saving have left, but not what others are writing now.
+
+    ``others`` are left over as well, if they are old enough.
+    """
+    for path in (*folder.glob(f".*{PARTIAL}"), *others):
         try:
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
                 path.unlink()

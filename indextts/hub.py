@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 MODEL_REPOSITORY = "IndexTeam/IndexTTS-2"
 ATTEMPTS = 5  # that bring nothing, one after the other
 LONGEST_WAIT_S = 30.0
+MAX_PAGES, MAX_LISTING_BYTES = 100, 16 * 2**20  # of a listing; a page of Hugging Face has a thousand files
 DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -143,13 +146,15 @@ class Hub(ABC):
     @abstractmethod
     def _files(self, repository: str) -> Iterator[RemoteFile]: ...
 
-    def ask(self, url: str) -> httpx.Response:
-        """A small answer of the API, after several attempts if need be."""
+    def ask(self, url: str) -> tuple[Any, str | None]:
+        """The content of an answer of the API, and the address of what follows; after several attempts if need be."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(self.pause_s(attempt - 1))
             try:
-                return refuse_failure(self.client.get(url))
+                with self.client.stream("GET", url) as answer:
+                    content = read_small(refuse_failure(answer))
+                    return json.loads(content), answer.links.get("next", {}).get("url")
             except (httpx.RequestError, httpx.HTTPStatusError) as error:
                 reason = describe(error)
         raise DownloadError(f"cannot reach {url}: {reason}; check the network, or try another --source or --endpoint")
@@ -165,15 +170,17 @@ class HuggingFace(Hub):
     name, default_endpoint = "huggingface", "https://huggingface.co"
 
     def _files(self, repository: str) -> Iterator[RemoteFile]:
-        url: str | None = f"{self.endpoint}/api/models/{repository}/tree/main?recursive=true"
-        while url:
-            answer = self.ask(url)
-            for entry in answer.json():
+        url = f"{self.endpoint}/api/models/{repository}/tree/main?recursive=true"
+        for _ in range(MAX_PAGES):
+            entries, url = self.ask(url)
+            for entry in entries:
                 if entry["type"] == "file":
                     digest = (entry.get("lfs") or entry)["oid"]
                     place = f"{self.endpoint}/{repository}/resolve/main/{quote(entry['path'])}"
                     yield RemoteFile(entry["path"], entry["size"], digest, place)
-            url = answer.links.get("next", {}).get("url")
+            if url is None:
+                return
+        raise DownloadError(f"{self.endpoint} lists the files of {repository} without end: is --endpoint right?")
 
 
 class ModelScope(Hub):
@@ -186,8 +193,8 @@ class ModelScope(Hub):
 
     def _files(self, repository: str) -> Iterator[RemoteFile]:
         base = f"{self.endpoint}/api/v1/models/{repository}/repo"
-        answer = self.ask(f"{base}/files?Revision=master&Recursive=true")
-        for entry in answer.json()["Data"]["Files"]:
+        listing, _ = self.ask(f"{base}/files?Revision=master&Recursive=true")
+        for entry in listing["Data"]["Files"]:
             if entry["Type"] == "blob":
                 place = f"{base}?{urlencode({'Revision': 'master', 'FilePath': entry['Path']})}"
                 yield RemoteFile(entry["Path"], entry["Size"], entry["Sha256"], place)
@@ -333,6 +340,16 @@ def _append(client: httpx.Client, remote: RemoteFile, part: Path, on_bytes: OnBy
                 on_bytes(size_bytes)
             file.flush()
             os.fsync(file.fileno())  # the name comes later, and must not outlive the content in a power cut
+
+
+def read_small(answer: httpx.Response) -> bytes:
+    """The body of an answer that lists files. Raises ``DownloadError`` if it does not end."""
+    content = b""
+    for chunk in answer.iter_bytes():
+        content += chunk
+        if len(content) > MAX_LISTING_BYTES:
+            raise DownloadError(f"{answer.request.url} answers with more than {MAX_LISTING_BYTES:,} bytes: no listing")
+    return content
 
 
 def size_of(path: Path) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from indextts.audio import silence, write_wav
+from indextts.audio import silence
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import normalize_emo_vec
+from indextts.encoding import write_wav
 from indextts.engine import Engine
 from indextts.errors import ConfigError, EmotionError, UnsupportedOption
 from indextts.types import (

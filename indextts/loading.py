@@ -71,8 +71,12 @@ def build_networks(config: ModelConfig) -> dict[str, nn.Module]:
     return nets
 
 
-def load_models(config: ModelConfig, files: ModelFiles, device: torch.device) -> Models:
+def load_models(
+    config: ModelConfig, files: ModelFiles, device: torch.device, *, in_main_memory: bool = False
+) -> Models:
     """Fill every network from its file, in float32 and strictly, fold weight norms, and move all to ``device``.
+
+    ``in_main_memory`` leaves the networks where they are, for somebody who has not the room for all of them at once.
 
     Raises:
         CheckpointError: a file is damaged or does not fit the configuration.
@@ -82,7 +86,7 @@ def load_models(config: ModelConfig, files: ModelFiles, device: torch.device) ->
     fill(nets, config, files)
     for net in nets.values():
         fold_weight_norm(net)
-        net.eval().requires_grad_(False).to(device)
+        net.eval().requires_grad_(False).to("cpu" if in_main_memory else device)
     rows = sum(config.emo_num)
     return Models(
         config=config,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from indextts.errors import CheckpointError
+from indextts.files import write_at_once
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
@@ -65,9 +65,7 @@ def write_manifest(folder: Path, records: Mapping[str, FileRecord], source: str)
     """
     content = {"source": source, "files": {path: asdict(records[path]) for path in sorted(records)}}
     path = folder / MANIFEST
-    unfinished = path.with_name(f"{MANIFEST}.part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_at_once(path, f"{json.dumps(content, indent=2)}\n".encode())
     return path
 
 

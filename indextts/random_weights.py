@@ -15,7 +15,8 @@ from torch import Tensor
 
 from indextts.accel import resolve_device
 from indextts.checkpoints import BUNDLED_DIR
-from indextts.config import EngineConfig, ModelConfig, SamplingParams, load_model_config, model_config
+from indextts.config import EngineConfig, ModelConfig, SamplingParams
+from indextts.config_file import load_model_config, model_config
 from indextts.decoding.backend import DecodeBackend, EagerBackend
 from indextts.engine import Engine
 from indextts.errors import ConfigError, SynthesisError, UnsupportedOption

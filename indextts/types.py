@@ -56,11 +56,13 @@ class VoicePrompt:
 
     data: bytes = field(repr=False)
     name: str = "voice"
+    conditioning_path: Path | None = field(default=None, compare=False)
+    """Where what a model hears in it is kept; None: only in memory."""
 
     @classmethod
-    def from_path(cls, path: str | Path) -> VoicePrompt:
+    def from_path(cls, path: str | Path, conditioning_path: Path | None = None) -> VoicePrompt:
         """Read a recording of any format the audio library decodes. Raises ``AudioError`` as ``read_recording``."""
-        return cls(read_recording(path), Path(path).name)
+        return cls(read_recording(path), Path(path).name, conditioning_path)
 
     @cached_property
     def key(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import threading
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,14 @@ import platformdirs
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
 from indextts.files import MAX_NAME_LENGTH, checked_name, remove_abandoned, write_at_once
+from indextts.resources import EXAMPLES_DIR
 from indextts.types import VoicePrompt
 
-EXAMPLES_DIR = Path(__file__).resolve().parent.parent / "examples"
 SUFFIX = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
 """What recordings are stored, by the name that libsndfile has for their format, and the suffix of their file."""
 
 MAX_RECORDING_S = 120.0
+CONDITIONING = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,14 @@ class LibraryVoice:
     path: Path
     read_only: bool
 
+    @property
+    def conditioning_path(self) -> Path | None:
+        """Where what a model hears in it is kept, hidden beside the recording; not of examples."""
+        return None if self.read_only else self.path.with_name(f".{self.name}{CONDITIONING}")
+
     def prompt(self) -> VoicePrompt:
         """The recording. Raises ``AudioError`` if the file is gone or cannot be read."""
-        return VoicePrompt.from_path(self.path)
+        return VoicePrompt.from_path(self.path, self.conditioning_path)
 
 
 def default_folder() -> Path:
@@ -50,7 +57,7 @@ class VoiceLibrary:
         self.folder = folder
         self.examples_dir = examples_dir
         self._lock = threading.Lock()
-        remove_abandoned(folder)
+        self._remove_abandoned()
 
     def voices(self, search: str = "") -> list[LibraryVoice]:
         """All voices whose name holds ``search``, by name; upper and lower case are the same."""
@@ -98,12 +105,15 @@ class VoiceLibrary:
             voice = self._own(name)
             if new_name.casefold() != voice.name.casefold():
                 self._must_be_free(new_name)
-            path = voice.path.with_name(f"{new_name}{voice.path.suffix}")
+            renamed = LibraryVoice(new_name, voice.path.with_name(f"{new_name}{voice.path.suffix}"), read_only=False)
             try:
-                voice.path.rename(path)
+                voice.path.rename(renamed.path)
             except OSError as error:
                 raise VoiceError(f"cannot rename the voice {voice.name!r}: {error.strerror}") from error
-        return LibraryVoice(new_name, path, read_only=False)
+            if (kept := voice.conditioning_path) is not None and renamed.conditioning_path is not None:
+                with suppress(OSError):  # then it is computed anew
+                    kept.rename(renamed.conditioning_path)
+        return renamed
 
     def delete(self, name: str) -> None:
         """Remove the voice ``name`` and its recording for good.
@@ -116,6 +126,8 @@ class VoiceLibrary:
             voice = self._own(name)
             try:
                 voice.path.unlink()
+                if voice.conditioning_path is not None:
+                    voice.conditioning_path.unlink(missing_ok=True)
             except OSError as error:
                 raise VoiceError(f"cannot delete the voice {voice.name!r}: {error.strerror}") from error
 
@@ -130,6 +142,13 @@ class VoiceLibrary:
         for voice in self.voices():
             if voice.name.casefold() == name.casefold():
                 raise VoiceExists(f"there is a voice {voice.name!r} already: choose another name, or delete it first")
+
+    def _remove_abandoned(self) -> None:
+        """Remove unfinished files, and what was kept of voices whose recording somebody has removed by hand."""
+        left = set(self.folder.glob(f".*{CONDITIONING}"))
+        if left:
+            left -= {voice.conditioning_path for voice in voices_in(self.folder, read_only=False)}
+        remove_abandoned(self.folder, left)
 
 
 def voices_in(folder: Path, read_only: bool) -> list[LibraryVoice]:

@@ -27,6 +27,8 @@ class FakeHub:
         faults: By path, what happens at each request for it, in turn: "cut" (the half of what is asked for), "stall"
             (the half, then silence), "wrong" (other bytes), "more" (too many), a number (that HTTP status), "" (all
             is well). At the end of the list all is well.
+        listing_faults: The same of requests for a listing: a number, "endless", "in a circle", anything else for a page
+            that is none.
         ranges: Whether byte ranges are understood.
         page_size: Files per page of a listing in the manner of Hugging Face.
     """
@@ -93,6 +95,10 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
                 fault = 404
             if isinstance(fault, int):
                 self.answer(fault, b"")
+            elif fault == "endless":
+                self.answer(200, b"[" + b" " * 5_000_000)
+            elif fault == "in a circle":
+                self.answer(200, b"[]", Link=f'<{hub.endpoint}{self.path}>; rel="next"')
             elif fault:
                 self.answer(200, b"<html>a login page</html>")
             return bool(fault)

@@ -5,6 +5,7 @@ The table in ``docs/reliability.md`` names these and all other faults with their
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from indextts.config import SamplingParams
+from indextts.accel import offload
+from indextts.config import EngineConfig, SamplingParams
 from indextts.engine import Engine
 from indextts.errors import SynthesisError
 from indextts.types import SynthesisRequest, VoicePrompt
@@ -95,6 +97,44 @@ def test_a_segment_that_does_not_fit_is_an_error_and_the_next_request_is_served(
         with pytest.raises(SynthesisError, match=r"the memory of cpu is not enough for .*: try shorter segments"):
             tiny_engine.synthesize(request_of_six)
     assert np.abs(tiny_engine.synthesize(request_of_six).samples).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"), [("conditioning", "for the recording"), ("s2mel", "for segment 1")]
+)  # fmt: skip
+def test_what_does_not_fit_is_tried_again_with_less_on_the_device(
+    tiny_model_dir: Path, request_of_six: SynthesisRequest, monkeypatch: pytest.MonkeyPatch, stage: str, what: str
+) -> None:
+    """The device has no room for anything until the networks that listen rest in main memory."""
+    engine = Engine.load(EngineConfig(model_dir=tiny_model_dir, device="cpu"))
+    request = dataclasses.replace(request_of_six, batch_size=1)
+    expected = engine.synthesize(request)
+    work, resting = getattr(engine.stages, stage), []
+    monkeypatch.setattr(offload, "can_offload", lambda device: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+
+    def full(*arguments: Any) -> Any:
+        resting.append(any(entry.option == "cpu-offload" for entry in engine.report.entries))
+        if not resting[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return work(*arguments)
+
+    engine.stages = _with(engine.stages, **{stage: full})
+    result = engine.synthesize(request)
+    assert np.array_equal(result.samples, expected.samples)
+    assert resting[:2] == [False, True] and all(resting[1:])
+    assert [warning for warning in result.warnings if "cut off" not in warning] == [
+        f"not enough memory {what}: networks that listen to recordings rest in main memory from now on"
+    ]
+    (entry,) = [entry for entry in engine.report.entries if entry.option == "cpu-offload"]
+    assert entry.honoured and entry.asked == "when the memory was full"
+
+    def still_full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    engine.stages = _with(engine.stages, **{stage: still_full})
+    with pytest.raises(SynthesisError, match=f"the memory of cpu is not enough {what}: try shorter segments"):
+        engine.synthesize(request)
 
 
 def _with(stages: Any, **changed: Any) -> Any:

@@ -144,9 +144,20 @@ def test_what_does_not_pass_is_given_up(server: FakeHub, hub: Hub, tmp_path: Pat
     assert server.asked("large.pth")[-1] == f"bytes={len(LARGE) // 2}-"
 
 
-@pytest.mark.parametrize(("fault", "says"), [(404, "answers 404"), ("html", "does not answer like huggingface")])
-def test_no_hub(server: FakeHub, hub: Hub, fault: str | int, says: str, tmp_path: Path) -> None:
-    server.listing_faults = [fault]
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (404, "answers 404"),
+        ("html", "does not answer like huggingface"),
+        ("endless", "more than 1,000,000 bytes: no listing"),
+        ("in a circle", "without end"),
+    ],
+)
+def test_no_hub(
+    server: FakeHub, hub: Hub, fault: str | int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "MAX_LISTING_BYTES", 1_000_000)
+    server.listing_faults = [fault] * hub_module.MAX_PAGES
     with pytest.raises(DownloadError, match=says):
         plan(hub, tmp_path, WANTED_HERE)
 

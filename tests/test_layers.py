@@ -17,8 +17,9 @@ PACKAGE = ROOT / "indextts"
 LAYERS = (
     ("errors", "resources", "files", "memory"),
     ("config", "text"),
+    ("config_file",),
     ("types", "turns", "manifest"),
-    ("audio", "models", "hub"),
+    ("audio", "models", "hub", "client"),
     ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
     ("loading",),
     ("stages", "accel", "voices"),

@@ -110,6 +110,8 @@ def test_an_installed_wheel_speaks_from_anywhere(tmp_path: Path) -> None:
     run("uv", "pip", "install", "--python", python, "--constraint", str(constraints), wheel)
     indextts = str(environment / "bin" / "indextts")
     run(indextts, "synth", "--text", "The package speaks by itself.", "--seed", "1", "-o", "out.wav", cwd=elsewhere)
+    library = "import pathlib, indextts.voices as v; v.VoiceLibrary(pathlib.Path('none')).get('voice_01').prompt()"
+    run(python, "-c", library, cwd=elsewhere)
     samples, rate_hz = soundfile.read(elsewhere / "out.wav", dtype="int16")
     assert rate_hz == 22050 and len(samples) > rate_hz // 2
     assert np.abs(samples).max() > 1000 and samples.std() > 100

@@ -17,7 +17,8 @@ import soundfile
 
 from indextts.errors import AudioError, VoiceError, VoiceExists, VoiceNotFound
 from indextts.files import ABANDONED_AFTER_S
-from indextts.voices import EXAMPLES_DIR, VoiceLibrary, default_folder
+from indextts.resources import EXAMPLES_DIR
+from indextts.voices import VoiceLibrary, default_folder
 from tests.webui.humming_engine import RATE_HZ, hum
 
 
@@ -173,6 +174,38 @@ def test_killed_in_the_middle_of_saving(library: VoiceLibrary, tmp_path: Path) -
     os.utime(partial, (long_ago, long_ago))
     VoiceLibrary(library.folder)
     assert not partial.exists() and names(library) == ["Anna", "Bob", "Example"]
+
+
+def test_what_is_kept_of_a_voice_goes_where_it_goes(library: VoiceLibrary) -> None:
+    def hidden() -> list[str]:
+        return sorted(path.name for path in library.folder.iterdir() if path.name.startswith("."))
+
+    def keep(name: str) -> Path:
+        path = library.get(name).prompt().conditioning_path
+        assert path is not None
+        path.write_bytes(b"what a model knows of it")
+        return path
+
+    for name in ("Anna", "Bob v1.2"):
+        library.save(name, recording())
+        keep(name)
+    assert hidden() == [".Anna.safetensors", ".Bob v1.2.safetensors"]
+    assert names(library) == ["Anna", "Bob v1.2", "Example"]
+    library.rename("Bob v1.2", "Bob")
+    assert hidden() == [".Anna.safetensors", ".Bob.safetensors"]
+    library.delete("Bob")
+    assert hidden() == [".Anna.safetensors"]
+    assert library.get("Example").prompt().conditioning_path is None
+    library.save("Carla", recording("FLAC"))
+    orphan = keep("Carla")
+    (library.folder / "Carla.flac").unlink()  # by hand
+    VoiceLibrary(library.folder)
+    assert orphan.exists()  # the recording may be about to come back
+    long_ago = time.time() - ABANDONED_AFTER_S - 1
+    for path in (orphan, keep("Anna")):
+        os.utime(path, (long_ago, long_ago))
+    VoiceLibrary(library.folder)
+    assert hidden() == [".Anna.safetensors"]
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Speaker:
         self.prompts, self.out = options.prompts, options.out
 
     def __call__(self, clip: Clip) -> Clip:
-        from indextts.audio import write_wav
+        from indextts.encoding import write_wav
         from indextts.types import SynthesisRequest, VoicePrompt
 
         prompts = {c.voice: self.prompts / c.file for c in read_clips(self.prompts)}

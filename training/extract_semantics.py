@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from indextts.audio import num_semantic_frames, resample_22k_to_16k, semantic_features
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.models.semantic_codec import SemanticCodec
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.augment import augment

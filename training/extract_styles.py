@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from indextts.audio import resample_22k_to_16k, style_features
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.models.campplus import CAMPPlus
 from training import loop
 from training.augment import augment

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from indextts import audio
-from indextts.config import EngineConfig, load_model_config
+from indextts.config import EngineConfig
+from indextts.config_file import load_model_config
 from indextts.engine import Engine
 from indextts.models.gpt import UnifiedVoice
 from training.dataset import SpeechData

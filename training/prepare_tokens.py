@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.text.phonemes import PAUSES
 from indextts.text.tokenizer import TextTokenizer
 from training.train_tokenizer import spelled

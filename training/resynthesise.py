@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indextts import audio
+from indextts import audio, encoding
 from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.types import Segment, SpeechCodes, Voice, VoicePrompt
@@ -74,7 +74,7 @@ def main() -> None:
     for clip in read_clips(options.recordings):
         samples = speak(options.recordings / clip.file, clip)
         clips.append(Clip(Path(clip.file).with_suffix(".wav").name, clip.text, clip.voice, seed=clip.seed))
-        audio.write_wav(options.out / clips[-1].file, samples, engine.sample_rate_hz)
+        encoding.write_wav(options.out / clips[-1].file, samples, engine.sample_rate_hz)
         print(f"{clip.voice}: {clip.text}", flush=True)
     write_clips(options.out, clips)
 

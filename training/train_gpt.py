@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from indextts.config import GPTConfig, ModelConfig, SamplingParams, load_model_config
+from indextts.config import GPTConfig, ModelConfig, SamplingParams
+from indextts.config_file import load_model_config
 from indextts.decoding.backend import EagerBackend
 from indextts.decoding.search import generate
 from indextts.models.conformer import sinusoidal_positions

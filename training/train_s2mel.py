@@ -30,7 +30,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from indextts.config import ModelConfig, load_model_config
+from indextts.config import ModelConfig
+from indextts.config_file import load_model_config
 from indextts.models.flow_matching import join_rows, solve
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from indextts.audio import semantic_features
-from indextts.config import SemanticCodecConfig, load_model_config
+from indextts.config import SemanticCodecConfig
+from indextts.config_file import load_model_config
 from indextts.models.semantic_codec import ConvNeXtBackbone, SemanticCodec, VectorQuantizer
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.augment import augment

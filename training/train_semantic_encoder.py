@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from indextts.audio import semantic_features
-from indextts.config import W2VBertConfig, load_model_config
+from indextts.config import W2VBertConfig
+from indextts.config_file import load_model_config
 from indextts.models.semantic_encoder import SemanticEncoder
 from training.augment import augment
 from training.dataset import SpeechData

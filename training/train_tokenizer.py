@@ -25,7 +25,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from indextts.config import TextConfig, load_model_config
+from indextts.config import TextConfig
+from indextts.config_file import load_model_config
 from indextts.text.phonemes import clean
 from indextts.text.pinyin import to_pinyin
 from indextts.text.tokenizer import spell_out

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from indextts.audio import log_mel
-from indextts.config import SpectrogramConfig, VocoderConfig, load_model_config
+from indextts.config import SpectrogramConfig, VocoderConfig
+from indextts.config_file import load_model_config
 from indextts.models.bigvgan import BigVGAN
 from indextts.models.snake import AntiAliasedSnake
 from indextts.models.weight_norm import fold_weight_norm

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import torch
 
+from indextts.accel import offload
 from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
 from indextts.config import EngineConfig
 from indextts.decoding.backend import DecodeBackend, EagerBackend
@@ -17,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 NEEDS_CUDA = "needs a CUDA device"
 NOT_YET = "not part of this version"
-NO_TENSOR_PARALLEL = "tensor parallelism is not part of this version: one device runs the whole model"
+SPLITTING = ("cuda", "cpu")
+"""The kinds of devices over which a model can be split."""
+
+NO_SPLIT = "needs CUDA devices, or the CPU"
+NO_SPLIT_GRAPHS = "DeepSpeed has none for a model that is split over several processes"
 INJECTED_ONLY = "acts on DeepSpeed's injected kernels, which decoding here cannot use"
 
 
@@ -52,16 +58,22 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         UnsupportedOption: with ``strict``, the first option that cannot be honoured; always, a broken DeepSpeed.
     """
     on_cuda = models.device.type == "cuda"
-    ds_config = load_ds_config(config.ds_config) if config.deepspeed else None
+    ds_config = load_ds_config(config.ds_config) if config.deepspeed or config.ds_tp_size > 1 else None
     if ds_config is not None:
         config = ds_config.merged_into(config)
     if config.ds_tp_size > 1:
-        check_tensor_parallel(config.ds_tp_size, models.config.gpt.heads, torch.cuda.device_count() if on_cuda else 0)
+        gpus = torch.cuda.device_count() if on_cuda else 0
+        check_tensor_parallel(config.ds_tp_size, models.config.gpt.heads, gpus, str(models.device))
+    tp_size = config.ds_tp_size if models.device.type in SPLITTING else 1
     entries = [_precision(models, config, on_cuda)]
-    graphed = on_cuda and (config.deepspeed if config.cuda_graph is None else config.cuda_graph)
-    backend = _backend(models, ds_config, graphed)
+    offloads = config.cpu_offload and offload.can_offload(models.device)
+    if offloads:
+        entries.append(_offload(models, "on"))
+    graphed = on_cuda and tp_size == 1 and (config.deepspeed if config.cuda_graph is None else config.cuda_graph)
+    backend = _backend(models, ds_config, graphed, tp_size)
     if ds_config is not None:
-        entries.append(AccelerationEntry("deepspeed", "on", "decoding through deepspeed.init_inference"))
+        asked = "on" if config.deepspeed else "with ds-tp-size"
+        entries.append(AccelerationEntry("deepspeed", asked, "decoding through deepspeed.init_inference"))
         entries += _without_effect(ds_config)
     else:
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
@@ -69,6 +81,9 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         asked = "on" if config.cuda_graph else "with deepspeed"
         whose = "DeepSpeed's CUDA graphs" if config.deepspeed else "CUDA graphs"
         entries.append(AccelerationEntry("cuda-graph", asked, f"decoding by {whose}"))
+    if tp_size > 1:
+        how = f"the language model's blocks over {tp_size} processes, without CUDA graphs"
+        entries.append(AccelerationEntry("ds-tp-size", str(tp_size), how))
     fused = config.cuda_kernel and on_cuda
     if fused:
         from indextts.accel.fused_snake import apply_fused_snake
@@ -78,9 +93,9 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     missing = NOT_YET if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
         ("cuda-kernel", config.cuda_kernel and not fused, missing),
-        ("cuda-graph", config.cuda_graph and not graphed, NEEDS_CUDA),
-        ("cpu-offload", config.cpu_offload, missing),
-        ("ds-tp-size", config.ds_tp_size > 1, NO_TENSOR_PARALLEL),
+        ("cuda-graph", config.cuda_graph and not graphed, NO_SPLIT_GRAPHS if tp_size > 1 else NEEDS_CUDA),
+        ("cpu-offload", config.cpu_offload and not offloads, NEEDS_CUDA),
+        ("ds-tp-size", config.ds_tp_size > tp_size, NO_SPLIT),
     ):
         if asked:
             entries.append(AccelerationEntry(option, "on", "off", reason))
@@ -91,8 +106,30 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     return backend, report
 
 
-def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool) -> DecodeBackend:
-    """What decoding runs on: as it comes or as graphs, inside DeepSpeed or not."""
+def relieve(models: Models, report: AccelerationReport) -> AccelerationReport | None:
+    """Switch offload on in an engine that is at work, because its device has no memory left.
+
+    Returns:
+        The report from now on; None if nothing could be gained.
+    """
+    is_on = any(entry.option == "cpu-offload" and entry.honoured for entry in report.entries)
+    if is_on or not offload.can_offload(models.device):
+        return None
+    entry = _offload(models, "when the memory was full")
+    return dataclasses.replace(report, entries=(*report.entries, entry))
+
+
+def _offload(models: Models, asked: str) -> AccelerationEntry:
+    offload.apply_offload(models)
+    return AccelerationEntry("cpu-offload", asked, "networks that listen to recordings rest in main memory")
+
+
+def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, tp_size: int) -> DecodeBackend:
+    """What decoding runs on: as it comes or as graphs, inside DeepSpeed or not, in one process or several."""
+    if ds_config is not None and tp_size > 1:
+        from indextts.accel.tensor_parallel import TensorParallelBackend
+
+        return TensorParallelBackend(models.gpt, tp_size, ds_config)
     if ds_config is None and not graphed:
         return EagerBackend(models.gpt)
     if ds_config is None:

@@ -18,11 +18,17 @@ from indextts.decoding.graphs import Replay
 from indextts.decoding.kv_cache import KVCache
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
+from indextts.models.gpt2 import GPT2, Block
 
 if TYPE_CHECKING:
     from deepspeed.inference.engine import InferenceEngine
 
-__all__ = ["DeepSpeedBackend", "DeepSpeedCapture", "OpState", "load_ds_config", "op_states"]
+__all__ = [
+    "DeepSpeedBackend", "DeepSpeedCapture", "OpState", "join_group", "load_ds_config", "op_states", "split_blocks",
+]  # fmt: skip
+
+SUMMED_LAYERS = ("attn.c_proj", "mlp.c_proj")
+"""The layers of a block that need all of their input: split, each process has a summand of their output."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,53 @@ class _WholeStep(nn.Module):
         return signal
 
 
+def join_group(device_type: str, backend: str) -> None:
+    """Let DeepSpeed use the process group of ``torch.distributed``.
+
+    Raises:
+        UnsupportedOption: DeepSpeed cannot be imported, or works on another kind of device than ``device_type``.
+    """
+    deepspeed = _deepspeed()
+    works_on = deepspeed.accelerator.get_accelerator().device_name()
+    if works_on != device_type:
+        raise UnsupportedOption(
+            f"--ds-tp-size: DeepSpeed works on {works_on} here, and the model is on {device_type}: set "
+            f"DS_ACCELERATOR={device_type} in the environment"
+        )
+    # DeepSpeed would compile an all-reduce in shared memory, which has crashed (SIGSEGV) on machines without AVX-512.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=backend)
+
+
+class _WholeGroup:
+    """What DeepSpeed asks for the processes to split a model over: all of them."""
+
+    def get_model_parallel_group(self) -> Any:
+        return torch.distributed.group.WORLD
+
+
+def split_blocks(trunk: GPT2, tp_size: int, ds_config: DeepSpeedConfig) -> InferenceEngine:
+    """Leave this process its share of each block of ``trunk``, whose layers are ``nn.Linear``; after `join_group`.
+
+    Raises:
+        ConfigError: DeepSpeed refuses the settings.
+    """
+    group = _WholeGroup()
+    # By default, it would cut at multiples of 64 wherever these are.
+    tensor_parallel = {
+        "tp_size": tp_size, "tp_grain_size": 1, "mpu": group, "tp_group": group.get_model_parallel_group(),
+    }  # fmt: skip
+    dtype = next(trunk.parameters()).dtype
+    return _init_inference(
+        trunk,
+        ds_config,
+        dtype,
+        tensor_parallel=tensor_parallel,
+        injection_policy={Block: SUMMED_LAYERS},
+        keep_module_on_host=False,
+    )
+
+
 def _deepspeed() -> Any:
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what stdout is as it is imported, and there results go
         try:
@@ -148,8 +201,10 @@ def _deepspeed() -> Any:
 def _init_inference(
     module: nn.Module, ds_config: DeepSpeedConfig, dtype: torch.dtype, **arguments: Any
 ) -> InferenceEngine:
+    # DeepSpeed shall not move the weights: they are where they belong, and some may rest in main memory.
+    config = {**ds_config.arguments(), "dtype": dtype, "keep_module_on_host": True, **arguments}
     try:
-        return _deepspeed().init_inference(module, config={**ds_config.arguments(), "dtype": dtype, **arguments})
+        return _deepspeed().init_inference(module, config=config)
     except ValueError as error:  # pydantic's errors, which have several lines, are among them
         reason = " ".join(str(error).split())
         raise ConfigError(f"{ds_config.path}: DeepSpeed refuses these settings: {reason}") from error

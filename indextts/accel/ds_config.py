@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from indextts.checkpoints import BUNDLED_DIR
-from indextts.config import EngineConfig, load_model_config
+from indextts.config import EngineConfig
+from indextts.config_file import load_model_config
 from indextts.errors import ConfigError
 from indextts.resources import DS_CONFIG as DEFAULT_DS_CONFIG
 
@@ -118,8 +119,8 @@ class DeepSpeedConfig:
     def arguments(self) -> dict[str, Any]:
         """Arguments of ``deepspeed.init_inference``, but for the precision, which is the model's own.
 
-        Tensor parallelism stays off: the model is not split yet, which `indextts.accel.apply` reports. Graphs are
-        for `indextts.accel.deepspeed.DeepSpeedCapture` to ask for: an engine of DeepSpeed captures a single shape.
+        Tensor parallelism is for `indextts.accel.deepspeed.split_blocks` to ask for, and graphs are for
+        `indextts.accel.deepspeed.DeepSpeedCapture`: an engine of DeepSpeed captures a single shape.
         """
         arguments: dict[str, Any] = {
             "replace_with_kernel_inject": False,
@@ -177,8 +178,10 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"{start}{what}; {expected}") from error
 
 
-def check_tensor_parallel(tp_size: int, heads: int, gpus: int) -> None:
+def check_tensor_parallel(tp_size: int, heads: int, gpus: int, device: str | None = None) -> None:
     """Whether a model with ``heads`` attention heads can be split over ``tp_size`` of ``gpus``; 0 GPUs are not checked.
+
+    ``device`` is where the model is meant to be.
 
     Raises:
         ConfigError: it cannot; the message says what would be right.
@@ -188,6 +191,11 @@ def check_tensor_parallel(tp_size: int, heads: int, gpus: int) -> None:
         raise ConfigError(f"--ds-tp-size {tp_size} does not divide the model's {heads} attention heads: use {sizes}")
     if gpus and tp_size > gpus:
         raise ConfigError(f"--ds-tp-size {tp_size} is more than the {gpus} GPU(s) of this machine")
+    if tp_size > 1 and device is not None and device.startswith("cuda:") and device != "cuda:0":
+        raise ConfigError(
+            f"--device {device} contradicts --ds-tp-size {tp_size}, which takes the first {tp_size} GPUs: leave "
+            "--device out, and choose the GPUs by the environment variable CUDA_VISIBLE_DEVICES"
+        )
 
 
 def check_before_loading(config: EngineConfig) -> None:
@@ -203,7 +211,8 @@ def check_before_loading(config: EngineConfig) -> None:
     if config.ds_tp_size > 1:
         own = config.config_path or config.model_dir / "config.yaml"
         heads = load_model_config(own if own.is_file() else BUNDLED_DIR / "config.yaml").gpt.heads
-        check_tensor_parallel(config.ds_tp_size, heads, 0 if config.device == "cpu" else torch.cuda.device_count())
+        gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
+        check_tensor_parallel(config.ds_tp_size, heads, gpus, config.device)
 
 
 def as_json(value: Any) -> str:

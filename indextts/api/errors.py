@@ -106,7 +106,8 @@ def add_handlers(app: FastAPI) -> None:
 def first_problem(error: RequestValidationError) -> tuple[str, str]:
     """The parameter that is wrong, and what is wrong with it."""
     problem: Mapping[str, Any] = error.errors()[0]
-    param = ".".join(str(part) for part in problem["loc"][1:])
+    # Parts in angle brackets say which kind of value was taken for meant (see Voice in speech.py).
+    param = ".".join(str(part) for part in problem["loc"][1:] if not str(part).startswith("<"))
     if problem["type"] == "extra_forbidden":
         return param, f"there is no parameter {param!r}"
     if problem["type"] == "json_invalid":

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
 from indextts.api.errors import ApiError
+from indextts.api.formats import MEDIA_TYPES, STREAM_ENCODERS, encode
 from indextts.api.limits import client_of
 from indextts.api.settings import ApiSettings
 from indextts.config import SamplingParams
-from indextts.emotion import normalize_emo_vec
-from indextts.encoding import MEDIA_TYPES, STREAM_ENCODERS, encode
-from indextts.errors import EmotionError
+from indextts.emotion import check_emo_vec, normalize_emo_vec
+from indextts.errors import AudioError, EmotionError
 from indextts.service import Finished, Service
 from indextts.types import (
+    MAX_INTERVAL_SILENCE_MS,
     AudioChunk,
     FromAudio,
     FromText,
@@ -32,11 +35,14 @@ from indextts.types import (
     StopCallback,
     SynthesisRequest,
     SynthesisResult,
+    VoicePrompt,
 )
 from indextts.types import Emotion as SpokenEmotion
-from indextts.voices import VoiceLibrary
+from indextts.voices import MAX_RECORDING_S, VoiceLibrary, checked_recording
 
 MODEL_ID = "indextts2"
+INLINE_NAME = "of the request"
+MAX_WARNINGS = 20
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 if TYPE_CHECKING:
@@ -50,12 +56,42 @@ else:
     )
 
 
+class InlineVoice(BaseModel):
+    """A voice that is in no library: its recording comes with the request."""
+
+    model_config = STRICT
+
+    recording: str = Field(
+        description=f"A WAV, FLAC, OGG or MP3 file in base64, at most {MAX_RECORDING_S:.0f} s long."
+    )
+
+    def prompt(self) -> VoicePrompt:
+        """The recording, checked. Raises ``AudioError``."""
+        try:
+            data = base64.b64decode(self.recording, validate=True)
+        except ValueError as error:
+            raise AudioError(f"the recording of the request is not in base64: {error}") from error
+        checked_recording(data, INLINE_NAME)
+        return VoicePrompt(data, INLINE_NAME)
+
+
+Voice = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[InlineVoice, Tag("<recording>")],
+    Discriminator(lambda value: "<recording>" if isinstance(value, (dict, InlineVoice)) else "<name>"),
+]
+
+
+def prompt_of(voice: str | InlineVoice, library: VoiceLibrary) -> VoicePrompt:
+    """The recording of a voice of the library, or of the request. Raises ``VoiceNotFound`` or ``AudioError``."""
+    return voice.prompt() if isinstance(voice, InlineVoice) else library.get(voice).prompt()
+
+
 class Emotion(BaseModel):
     """The emotion to speak in: exactly one of ``voice``, ``vector`` and ``text``."""
 
     model_config = STRICT
 
-    voice: str | None = Field(None, description="Name of a voice of the library whose recording has the emotion.")
+    voice: Voice | None = Field(None, description="A voice whose recording has the emotion, as ``voice`` of speech.")
     vector: list[float] | None = Field(
         None,
         min_length=8,
@@ -63,6 +99,7 @@ class Emotion(BaseModel):
         description="Happy, angry, sad, afraid, disgusted, melancholic, surprised, calm; each from 0 to 1. "
         "They are damped and capped as on the page.",
     )
+    raw: bool = Field(False, description="Take the vector as it is, its values adding up to at most 0.8.")
     text: str | None = Field(None, description="Description of the emotion. Needs the Qwen emotion model.")
     weight: float = Field(1.0, ge=0, le=1, description="How much of it.")
     random: bool = Field(False, description="Draw from many recorded examples of the emotions of vector or text.")
@@ -73,12 +110,14 @@ class Emotion(BaseModel):
         if len(given) != 1:
             raise EmotionError(f"an emotion is exactly one of voice, vector and text, not {given or 'none of them'}")
         if self.voice is not None:
-            return FromAudio(library.get(self.voice).prompt(), self.weight)
+            return FromAudio(prompt_of(self.voice, library), self.weight)
         if self.text is not None:
             return FromText(self.text.strip() or None, self.weight, self.random)
         values = self.vector or []
         if not all(0 <= value <= 1 for value in values):
             raise EmotionError(f"every emotion value must be from 0 to 1: {values}")
+        if self.raw:
+            return FromVector(check_emo_vec(values), self.weight, self.random)
         return FromVector(normalize_emo_vec(values), self.weight, self.random)
 
 
@@ -89,7 +128,7 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(description=f"Always {MODEL_ID!r}.")
     input: str = Field(description="The text to speak.")
-    voice: str = Field(description="Name of a voice of the library, see /v1/audio/voices.")
+    voice: Voice = Field(description="Name of a voice of the library, see /v1/audio/voices, or a recording.")
     response_format: str = Field("mp3", description=f"One of {', '.join(MEDIA_TYPES)}.")
     speed: float = Field(1.0, description="Only 1.0: the model speaks at the pace of the voice.")
     stream_format: str = Field("audio", description="Only audio.")
@@ -99,6 +138,9 @@ class SpeechRequest(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed and settings give the same speech.")
     sampling: Sampling | None = None
     max_text_tokens_per_segment: int = Field(120, ge=2, le=600, description="Longest stretch spoken in one go.")
+    interval_silence_ms: int = Field(
+        200, ge=0, le=MAX_INTERVAL_SILENCE_MS, description="Silence between two such stretches."
+    )
     quick_streaming_tokens: int = Field(
         0, ge=0, le=600, description="Within so many tokens from the start, segments are at most half as long."
     )
@@ -129,11 +171,12 @@ class SpeechRequest(BaseModel):
             sampling = dataclasses.replace(defaults, **self.sampling.model_dump(exclude_none=True))
         return SynthesisRequest(
             text=self.input,
-            voice=library.get(self.voice).prompt(),
+            voice=prompt_of(self.voice, library),
             emotion=FromVoice() if self.emotion is None else self.emotion.resolve(library),
             sampling=sampling,
             max_text_tokens_per_segment=self.max_text_tokens_per_segment,
             quick_streaming_tokens=self.quick_streaming_tokens,
+            interval_silence_ms=self.interval_silence_ms,
             seed=self.seed,
         )
 
@@ -153,11 +196,21 @@ def speech_routes(service: Service, library: VoiceLibrary, settings: ApiSettings
             async with aclosing(results):
                 result = await anext(results)
             data = await run_in_threadpool(encode, result.samples, result.sample_rate_hz, body.response_format)
-            return Response(data, media_type=media_type, headers={"X-Seed": str(result.seed)})
+            return Response(data, media_type=media_type, headers=told(result))
         first = await anext(results)  # what goes wrong before there is any sound is answered as an error
         return StreamingResponse(encoded(first, results, body.response_format), media_type=media_type)
 
     return routes
+
+
+def told(result: SynthesisResult) -> dict[str, str]:
+    """What a header can tell of a result. There may be a warning for each of many segments, and headers are short."""
+    return {
+        "X-Seed": str(result.seed),
+        "X-Segments": str(result.segments),
+        "X-Synthesis-Seconds": f"{result.timings.total_s:.3f}",
+        "X-Warnings": json.dumps(result.warnings[:MAX_WARNINGS]),
+    }
 
 
 async def listen(service: Service, request: SynthesisRequest, http: Request, stream: bool) -> AsyncGenerator[Any, None]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indextts.checkpoints import BUNDLED_DIR
 from indextts.checks.report import FAILED, OK, Check
 from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.errors import IndexTTSError
+from indextts.resources import EXAMPLES_DIR
 from indextts.types import SynthesisRequest, SynthesisResult, VoicePrompt
 
-VOICE = BUNDLED_DIR.parents[1] / "examples" / "voice_01.wav"
+VOICE = EXAMPLES_DIR / "voice_01.wav"
 SENTENCE = "Hello there, this is a test of the voice."
 SHORTEST_S, LONGEST_S = 1.0, 15.0
 """Read aloud, ``SENTENCE`` takes two to four seconds; outside of this, words are missing or it does not end."""

@@ -10,7 +10,7 @@ from indextts import __version__
 from indextts.cli import batch, bench, check, download, make_random, manifest, serve, synth
 from indextts.cli.flags import Parser
 from indextts.cli.output import fail
-from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, UnsupportedOption
+from indextts.errors import CheckpointError, IndexTTSError, QueueFull, ServerError, SynthesisError, UnsupportedOption
 
 EXIT_OK, EXIT_INPUT, EXIT_MISSING, EXIT_RUNTIME, EXIT_FAILED = range(5)
 
@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 success, 1 wrong input, 2 a model file is missing or the command line is not understood, 3 this machine
-        cannot do what was asked, 4 the synthesis failed, 5 some lines of a batch failed. ``check`` knows 0 and 1:
-        whether anything failed.
+        0 success, 1 wrong input, 2 a model file or the server is missing or the command line is not understood, 3 this
+        machine cannot do what was asked, 4 the synthesis failed, 5 some lines of a batch failed. ``check`` knows 0
+        and 1: whether anything failed.
     """
     parser = Parser(
         "indextts",
@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def exit_code(error: IndexTTSError) -> int:
     """The exit code that tells the kind of ``error``."""
-    if isinstance(error, CheckpointError):
+    if isinstance(error, (CheckpointError, ServerError)):
         return EXIT_MISSING
     if isinstance(error, UnsupportedOption):
         return EXIT_RUNTIME
-    if isinstance(error, SynthesisError):
+    if isinstance(error, (SynthesisError, QueueFull)):
         return EXIT_FAILED
     return EXIT_INPUT
 

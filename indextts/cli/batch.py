@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
-import hashlib
 import json
 import logging
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from indextts.cli.flags import add_engine_flags, engine_config, existing_file
+from indextts.cli.flags import add_engine_flags, existing_file
 from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
-from indextts.cli.synth import STREAMED, add_sampling_flags, add_speaking_flags, find_voice, make_emotion, read_sampling
+from indextts.cli.speaker import Speaker, add_server_flag, open_speaker, where_to_speak
+from indextts.cli.speech import Speech, add_sampling_flags, add_speaking_flags, find_voice, read_sampling
 from indextts.config import EngineConfig, SamplingParams
+from indextts.encoding import FORMATS, write_audio
 from indextts.errors import ConfigError, IndexTTSError
-from indextts.text.limits import check_text
-from indextts.types import SynthesisRequest, VoicePrompt
-
-if TYPE_CHECKING:
-    from indextts.engine import Engine
+from indextts.files import write_at_once
 
 EXIT_SOME_LINES = 5
 RESULTS = "results.jsonl"
@@ -71,24 +65,8 @@ class Line:
     """One line of the file, checked as far as it can be without the model."""
 
     number: int
-    text: str
     output: str
-    voice: Path
-    emotion: dict[str, Any]  # arguments of make_emotion
-    sampling: dict[str, Any]
-    settings: dict[str, Any]  # further fields of the request
-
-    def request(self) -> SynthesisRequest:
-        """What the engine is asked for, but for the model's own sampling. Reads the recordings."""
-        return SynthesisRequest(self.text, read_voice(self.voice), make_emotion(**self.emotion), **self.settings)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that the sound depends on, so that ``--continue`` speaks anew what has changed."""
-        recordings = [self.voice] if self.emotion["audio"] is None else [self.voice, self.emotion["audio"]]
-        heard = [read_voice(path).key for path in recordings]
-        said = [self.text, self.output, heard, {**self.emotion, "audio": None}, self.sampling, self.settings]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
+    speech: Speech
 
 class Results:
     """``DIR/results.jsonl``: a record more with each line that is spoken, and at the end in the order of the lines.
@@ -111,7 +89,8 @@ class Results:
     def has(self, line: Line) -> bool:
         """Whether the sound of ``line`` is there, from a run of the same text, voice and settings."""
         record = self.records.get(line.number, {})
-        return record.get("fingerprint") == line.fingerprint() and (self.path.parent / line.output).is_file()
+        unchanged = (line.output, line.speech.fingerprint()) == (record.get("output"), record.get("fingerprint"))
+        return unchanged and (self.path.parent / line.output).is_file()
 
     def add(self, number: int, **record: Any) -> None:
         """Note how a line went, at once: a run may end at any time."""
@@ -121,10 +100,8 @@ class Results:
 
     def rewrite(self, numbers: Iterable[int]) -> None:
         """Replace the file, in one step, by the records of these lines."""
-        partial = self.path.with_name(f".{RESULTS}.{os.getpid()}.partial")
         lines = [json.dumps(self.records[number]) + "\n" for number in sorted(numbers)]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_at_once(self.path, "".join(lines).encode())
 
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:
@@ -135,11 +112,6 @@ def read_records(path: Path) -> dict[int, dict[str, Any]]:
             record = json.loads(raw)
             records[int(record["line"])] = record
     return records
-
-
-@lru_cache(maxsize=16)
-def read_voice(path: Path) -> VoicePrompt:
-    return VoicePrompt.from_path(path)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -153,15 +125,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--continue", dest="resume", action="store_true", help="speak only what is not there already")
     again.add_argument("--force", action="store_true", help="speak all lines anew, and replace files that exist")
-    parser.add_argument("--format", choices=STREAMED, default="wav", help="of lines without an output name (wav)")
+    parser.add_argument("--format", choices=FORMATS, default="wav", help="of lines without an output name (wav)")
     add_speaking_flags(parser)
+    add_server_flag(parser)
     add_sampling_flags(parser)
     add_engine_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read and check all lines, then load the model if there is something to speak, and speak."""
-    config = engine_config(args, args.parser)
+    where = where_to_speak(args)
     setup_logging(args.verbose, logging.WARNING)
     SamplingParams(**read_sampling(args))  # wrong for every line: told once
     lines = read_lines(args)
@@ -173,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         report(results, number, error)
     failed = list(wrong)
     if todo:
-        failed += speak_lines(config, todo, results, args.verbose)
+        failed += speak_lines(where, todo, results, args.verbose)
     results.rewrite(lines)
     say(f"{len(lines) - len(failed) - len(good) + len(todo)} spoken, {len(good) - len(todo)} there already, "
         f"{len(failed)} failed: {results.path}")  # fmt: skip
@@ -182,32 +155,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def speak_lines(config: EngineConfig, lines: Sequence[Line], results: Results, verbose: bool) -> list[int]:
-    """Load the model and speak; returns the numbers of the lines that failed."""
+def speak_lines(where: EngineConfig | str, lines: Sequence[Line], results: Results, verbose: bool) -> list[int]:
+    """Load the model, or ask the server, and speak; returns the numbers of the lines that failed."""
     from tqdm import tqdm
 
-    from indextts.engine import Engine
-
-    engine = Engine.load(config)
     failed = []
-    for line in (bar := tqdm(lines, unit="line", disable=None)):  # None: no bar where nobody looks at it
-        try:
-            results.add(line.number, **speak(engine, line, results.path.parent))
-        except Exception as error:  # the entry point of a line: whatever one meets must not stop the others
-            if verbose and not isinstance(error, IndexTTSError):
-                raise
-            failed.append(line.number)
-            with bar.external_write_mode(sys.stderr):
-                report(results, line.number, error)
+    with open_speaker(where) as speaker:
+        for line in (bar := tqdm(lines, unit="line", disable=None)):  # None: no bar where nobody looks at it
+            try:
+                results.add(line.number, **speak(speaker, line, results.path.parent))
+            except Exception as error:  # the entry point of a line: whatever one meets must not stop the others
+                if verbose and not isinstance(error, IndexTTSError):
+                    raise
+                failed.append(line.number)
+                with bar.external_write_mode(sys.stderr):
+                    report(results, line.number, error)
     return failed
 
 
-def speak(engine: Engine, line: Line, folder: Path) -> dict[str, Any]:
+def speak(speaker: Speaker, line: Line, folder: Path) -> dict[str, Any]:
     """Speak one line into its file, and tell about it."""
-    from indextts.audio import write_audio
-
-    sampling = dataclasses.replace(engine.sampling_defaults, **line.sampling)
-    result = engine.synthesize(dataclasses.replace(line.request(), sampling=sampling))
+    result = speaker.synthesize(line.speech)
     write_audio(folder / line.output, result.samples, result.sample_rate_hz)
     return {
         "output": line.output,
@@ -216,7 +184,7 @@ def speak(engine: Engine, line: Line, folder: Path) -> dict[str, Any]:
         "segments": result.segments,
         "real_time_factor": round(result.real_time_factor, 3),
         "warnings": list(result.warnings),
-        "fingerprint": line.fingerprint(),
+        "fingerprint": line.speech.fingerprint(),
     }
 
 
@@ -260,27 +228,22 @@ def read_line(number: int, raw: bytes, args: argparse.Namespace, taken: dict[str
         IndexTTSError: what is wrong with it.
     """
     given = parse_line(raw)
-    folder = args.file.parent
-    voice = given.get("voice", args.voice)
+    folder, on_server = args.file.parent, args.server is not None
     audio = given.get("emotion_audio")
-    settings = {"max_text_tokens_per_segment": args.max_text_tokens, "interval_silence_ms": args.interval_silence}
-    line = Line(
-        number=number,
+    speech = Speech(
         text=given["text"].strip(),
-        output=output_name(given.get("output", f"{number:05}.{args.format}"), args.out),
-        voice=find_voice(voice, folder if "voice" in given else Path()),
-        emotion={
-            "audio": None if audio is None else find_voice(audio, folder),
-            "text": given.get("emotion_text", "" if given.get("emotion_mode") == "text" else None),
-            "vector": given.get("emotion_vector"),
-            "weight": given.get("emotion_weight", 1.0),
-        },
+        voice=find_voice(given.get("voice", args.voice), folder if "voice" in given else Path(), on_server),
+        emotion_audio=None if audio is None else find_voice(audio, folder, on_server),
+        emotion_text=given.get("emotion_text", "" if given.get("emotion_mode") == "text" else None),
+        emotion_vector=given.get("emotion_vector"),
+        emotion_weight=given.get("emotion_weight", 1.0),
         sampling={**read_sampling(args), **given.get("sampling", {})},
-        settings={**settings, "seed": given.get("seed", args.seed)},
+        max_text_tokens_per_segment=args.max_text_tokens,
+        interval_silence_ms=args.interval_silence,
+        seed=given.get("seed", args.seed),
     )
-    check_text(given["text"])
-    line.request()  # raises what the recordings, the emotion or the seed have against it
-    check_sampling(line.sampling)
+    speech.check()
+    line = Line(number, output_name(given.get("output", f"{number:05}.{args.format}"), args.out), speech)
     place = unicodedata.normalize("NFC", line.output).casefold()  # what some file systems take for the same name
     if (other := taken.setdefault(place, number)) != number:
         raise ConfigError(f"the output {line.output!r} is that of line {other} already")
@@ -321,14 +284,6 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     return given
 
 
-def check_sampling(sampling: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` for an option that does not exist or a value out of its range."""
-    known = {option.name for option in dataclasses.fields(SamplingParams)}
-    if unknown := sorted(set(sampling) - known):
-        raise ConfigError(f"unknown sampling options {str(unknown)[:80]}; known are {', '.join(sorted(known))}")
-    SamplingParams(**sampling)
-
-
 def output_name(name: str, folder: Path) -> str:
     """``name`` if it is that of a sound file below ``folder``, by the rules of every system.
 
@@ -340,6 +295,6 @@ def output_name(name: str, folder: Path) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"the output {name[:80]!r} leads out of {str(folder)!r}")
-    if path.suffix.lower().removeprefix(".") not in STREAMED:
-        raise ConfigError(f"the output {name[:80]!r} must end in one of {', '.join('.' + f for f in STREAMED)}")
+    if path.suffix.lower().removeprefix(".") not in FORMATS:
+        raise ConfigError(f"the output {name[:80]!r} must end in one of {', '.join('.' + f for f in FORMATS)}")
     return name

@@ -15,6 +15,7 @@ from indextts.errors import ConfigError
 from indextts.service import ServiceConfig
 from indextts.types import MAX_RECORDING_BYTES
 
+API_KEY_VARIABLE = "INDEXTTS_API_KEY"
 EXIT_USAGE = 2  # argparse's own code for a command line that cannot be understood
 AUTH_VARIABLE = "INDEXTTS_AUTH"
 MIB = 2**20
@@ -23,16 +24,31 @@ ROOT_PATH = re.compile(r"(https?://[^/\s?#]+)?(/[^/\s?#]+)*/?")
 DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
 
 
+ENGINE_OPTIONS = {
+    **{name: name for name in (
+        "model_dir", "device", "fp16", "bf16", "deepspeed", "ds_config", "ds_tp_size", "cuda_kernel", "cuda_graph",
+        "cpu_offload", "batch_size", "strict",
+    )},
+    "inference_timeout": "inference_timeout_s",
+}  # fmt: skip
+"""The flags of an engine, and the fields of ``EngineConfig`` that they are."""
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and whose long flags may be spelled with underscores."""
+    """An argument parser whose errors are one line, and whose long flags may be spelled with underscores.
+
+    Of the arguments, ``given`` has the flags that were on the command line, whatever their value.
+    """
 
     def __init__(self, *args, **kwargs) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
-        words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([with_hyphens(word) for word in words], namespace)
+        words = [with_hyphens(word) for word in (sys.argv[1:] if args is None else args)]
+        namespace, rest = super().parse_known_args(words, namespace)
+        namespace.given = frozenset(word.partition("=")[0] for word in words)
+        return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"ERROR: {message} (see {self.prog} --help)\n")
@@ -60,14 +76,17 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--deepspeed", action="store_true", help="run the language model inside DeepSpeed")
     speed.add_argument("--ds-config", type=existing_file, metavar="PATH", help="DeepSpeed inference settings (JSON)")
     speed.add_argument(
-        "--ds-tp-size", type=at_least_one, default=1, metavar="N", help="GPUs to split the model over (1)"
-    )
+        "--ds-tp-size", type=at_least_one, default=1, metavar="N",
+        help="GPUs to split the language model over, by DeepSpeed (1)",
+    )  # fmt: skip
     speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
     speed.add_argument(
         "--cuda-graph", type=true_or_false, nargs="?", const=True, metavar="true|false",
         help="replay decode steps as CUDA graphs (true with --deepspeed on CUDA, else false)",
     )  # fmt: skip
-    speed.add_argument("--cpu-offload", action="store_true", help="keep networks in main memory while they rest")
+    speed.add_argument(
+        "--cpu-offload", action="store_true", help="keep networks that only hear recordings in main memory (CUDA)"
+    )
     speed.add_argument("--batch-size", type=at_least_one, default=1, metavar="N", help="segments spoken at once (1)")
     speed.add_argument(
         "--inference-timeout", type=timeout_s, metavar="S", help="stop a request after 30 to 300 seconds (never)"
@@ -153,21 +172,7 @@ def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     Contradictory ones end the program like any wrong flag, and so does a DeepSpeed configuration that is wrong.
     """
     try:
-        config = EngineConfig(
-            model_dir=args.model_dir,
-            device=args.device,
-            fp16=args.fp16,
-            bf16=args.bf16,
-            deepspeed=args.deepspeed,
-            ds_config=args.ds_config,
-            ds_tp_size=args.ds_tp_size,
-            cuda_kernel=args.cuda_kernel,
-            cuda_graph=args.cuda_graph,
-            cpu_offload=args.cpu_offload,
-            batch_size=args.batch_size,
-            inference_timeout_s=args.inference_timeout,
-            strict=args.strict,
-        )
+        config = EngineConfig(**{field: getattr(args, name) for name, field in ENGINE_OPTIONS.items()})
         if config.deepspeed or config.ds_tp_size > 1:
             from indextts.accel.ds_config import check_before_loading  # needs torch, which others need not wait for
 
@@ -175,6 +180,12 @@ def engine_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         return config
     except ConfigError as error:
         parser.error(str(error))
+
+
+def given_engine_flags(args: argparse.Namespace) -> list[str]:
+    """The flags of ``add_engine_flags`` that were on the command line and have a meaning for a model alone."""
+    flags = [f"--{name.replace('_', '-')}" for name in ENGINE_OPTIONS]
+    return [flag for flag in flags if flag in args.given]
 
 
 def at_least_one(text: str) -> int:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from indextts.cli.flags import (
+    API_KEY_VARIABLE,
     MIB,
     add_engine_flags,
     add_page_flags,
@@ -24,7 +25,6 @@ from indextts.cli.flags import (
 )
 from indextts.cli.logs import setup_logging
 
-API_KEY_VARIABLE = "INDEXTTS_API_KEY"
 LAST_ANSWERS_S = 1.0
 """What the last request of a page has made needs so long to reach the browser."""
 

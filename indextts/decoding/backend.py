@@ -123,6 +123,7 @@ class EagerBackend:
         self.start_code = model.config.start_mel_token
         self.stop_code = model.config.stop_mel_token
         self.max_codes = model.max_codes
+        self.heads = model.config.heads  # of which there are keys and values in the cache
         self.memory: Memory = self._fresh_memory
 
     def prefill(self, embeddings: Tensor, mask: Tensor, *, num_beams: int, max_codes: int) -> Tensor:
@@ -230,7 +231,7 @@ class EagerBackend:
     def _new_cache(self, segments: int, capacity: int) -> KVCache:
         config = self.model.config
         head_size = config.model_dim // config.heads
-        return KVCache(self.memory((2, config.layers, segments, config.heads, capacity, head_size)))
+        return KVCache(self.memory((2, config.layers, segments, self.heads, capacity, head_size)))
 
     def _fresh_memory(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, device=self.model.mel_head.weight.device, dtype=self.model.dtype)

@@ -260,7 +260,8 @@ class Service:
             self._closed = True
             self._changed.notify_all()
             finished = self._changed.wait_for(lambda: not (self._queue.waiting or self._queue.running), grace_s)
-            unfinished = [] if finished else [*self._queue.waiting, *self._queue.running]
+            jobs = [] if finished else [*self._queue.waiting, *self._queue.running]
+        unfinished = [job for job in jobs if not job.stopped.is_set()]
         if unfinished:
             logger.warning("cancelling %d requests that are not finished after %g s", len(unfinished), grace_s)
         for job in unfinished:
@@ -381,6 +382,7 @@ class Service:
                     if isinstance(item, (AudioChunk, SynthesisResult)):
                         self._count(audio_s=len(item.samples) / item.sample_rate_hz)
                     job.deliver(item)
+                self.facts = ModelFacts.of(engine)  # what is reported of the acceleration can change
         except Exception as caught:  # whatever it is, the client is told, and the next job is none the worse for it
             error = caught
         self._count(**{outcome_of(error): 1})

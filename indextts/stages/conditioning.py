@@ -3,7 +3,8 @@
 A voice prompt is heard in four ways: the semantic encoder turns it into embeddings at 50 Hz, from which the language
 model takes 32 latents and an emotion vector; the codec quantises the same embeddings, and the length regulator makes
 them the condition that stands in front of the mel to be generated; the mel itself stands there too; and CAM++ sums
-the voice up in one style vector. All of it depends on the recording alone and is kept, by content, for the next call.
+the voice up in one style vector. All of it depends on the recording alone and is kept, by content, for the next call;
+of a saved voice also in a file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -21,6 +24,7 @@ from indextts import audio
 from indextts.emotion import EmotionTables, scale_emo_vector
 from indextts.errors import EmotionError
 from indextts.loading import Models
+from indextts.stages.conditioning_file import KnownVoice, load_known_voice, model_fingerprint, save_known_voice
 from indextts.types import (
     Conditioning,
     Emotion,
@@ -31,7 +35,7 @@ from indextts.types import (
     VoicePrompt,
 )
 
-Value = TypeVar("Value", Tensor, Voice)
+Value = TypeVar("Value", Tensor, Voice, KnownVoice)
 TextEmotion = Callable[[str], Sequence[float]]
 
 
@@ -41,7 +45,7 @@ class LockedCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.held_bytes = 0
-        self._entries: OrderedDict[tuple[str, str], Tensor | Voice] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], Tensor | Voice | KnownVoice] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, str], make: Callable[[], Value]) -> Value:
@@ -59,9 +63,12 @@ class LockedCache:
         return value
 
 
-def size_bytes(value: Tensor | Voice) -> int:
+def size_bytes(value: Tensor | Voice | KnownVoice) -> int:
     """The memory that the tensors of ``value`` keep occupied; of a slice this is the whole that it was cut from."""
-    tensors = [value] if isinstance(value, Tensor) else list(vars(value).values())
+    if isinstance(value, KnownVoice):
+        tensors = list(value.tensors().values())
+    else:
+        tensors = [value] if isinstance(value, Tensor) else list(vars(value).values())
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -107,11 +114,31 @@ class ConditioningStage:
 
     def voice(self, prompt: VoicePrompt) -> Voice:
         """Everything that is computed once per voice recording."""
+        if prompt.conditioning_path is not None:
+            return self.known_voice(prompt, prompt.conditioning_path).voice
         return self.cache.get(("voice", prompt.key), lambda: self._voice(prompt))
 
     def recorded_emotion(self, prompt: VoicePrompt) -> Tensor:
         """The emotion vector ``[1, model_dim]`` of a recording, read at 16 kHz directly (spec quirk 4)."""
+        if prompt.conditioning_path is not None:
+            return self.known_voice(prompt, prompt.conditioning_path).recorded_emotion
         return self.cache.get(("emotion", prompt.key), lambda: self._recorded_emotion(prompt))
+
+    def known_voice(self, prompt: VoicePrompt, path: Path) -> KnownVoice:
+        """Both of a saved voice: from memory, from the file at ``path``, or computed and written there."""
+        return self.cache.get(("saved voice", prompt.key), lambda: self._known_voice(prompt, path))
+
+    def _known_voice(self, prompt: VoicePrompt, path: Path) -> KnownVoice:
+        known = load_known_voice(path, prompt, self.fingerprint, self.models)
+        if known is None:
+            known = KnownVoice(self._voice(prompt), self._recorded_emotion(prompt))
+            save_known_voice(path, known, prompt, self.fingerprint)
+        return known
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See ``model_fingerprint``; taken when a voice is saved for the first time."""
+        return model_fingerprint(self.models)
 
     @torch.inference_mode()
     def _voice(self, prompt: VoicePrompt) -> Voice:

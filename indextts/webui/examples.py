@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 # In the order of a row; keys of a line of cases.jsonl as well, "voice" and "emotion_audio" being file names.
 COLUMNS = ["voice", "text", "emotion_mode", "emotion_audio", "emotion_text", "emotion_weight", *EMOTIONS]
-LANGUAGES = ("en", "zh")
 
 
 @dataclass
@@ -55,7 +54,7 @@ def load_examples(folder: Path, facts: ModelFacts) -> Examples:
         recordings = [value for value in row if isinstance(value, Path)]
         if missing := [str(recording) for recording in recordings if not recording.is_file()]:
             logger.warning("%s line %d: there is no %s", path, line_number, ", ".join(missing))
-        elif case.get("language", "en") in facts.languages and (row[2] != "text" or facts.emotions_from_text):
+        elif language_of(row[1]) in facts.languages and (row[2] != "text" or facts.emotions_from_text):
             found.rows.append(row)
         else:
             found.left_out += 1
@@ -64,13 +63,11 @@ def load_examples(folder: Path, facts: ModelFacts) -> Examples:
 
 def example_row(case: dict[str, Any], folder: Path) -> list[Any]:
     """One case as the values of ``COLUMNS``. Raises ``KeyError`` or ``ValueError`` on a malformed case."""
-    if unknown := set(case) - {*COLUMNS} - {"emotion_vector", "language"}:
+    if unknown := set(case) - {*COLUMNS} - {"emotion_vector"}:
         raise ValueError(f"unknown keys {sorted(unknown)}")
-    mode, language = case.get("emotion_mode", "voice"), case.get("language", "en")
+    mode = case.get("emotion_mode", "voice")
     if mode not in MODES:
         raise ValueError(f"unknown emotion mode {mode!r}")
-    if language not in LANGUAGES:
-        raise ValueError(f"unknown language {language!r}")
     vector = case.get("emotion_vector", [0.0] * len(EMOTIONS))
     if len(vector) != len(EMOTIONS):
         raise ValueError(f"an emotion vector has {len(EMOTIONS)} values, not {len(vector)}")
@@ -84,3 +81,8 @@ def example_row(case: dict[str, Any], folder: Path) -> list[Any]:
         case.get("emotion_weight", DEFAULT_EMOTION_WEIGHT),
         *vector,
     ]
+
+
+def language_of(text: str) -> str:
+    """The language of a case: Chinese if it holds a Chinese character, else English."""
+    return "zh" if any("\u4e00" <= character <= "\u9fff" for character in text) else "en"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from indextts.accel import accelerate
+from indextts.accel import accelerate, tensor_parallel
 from indextts.accel.deepspeed import DeepSpeedBackend
 from indextts.config import EngineConfig, SamplingParams
 from indextts.decoding.backend import DecodeStep, EagerBackend
@@ -26,7 +26,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cuda-kernel": {"cuda_kernel": True},
     "cuda-graph": {"cuda_graph": True},
     "cpu-offload": {"cpu_offload": True},
-    "ds-tp-size": {"ds_tp_size": 2},
 }
 
 
@@ -58,6 +57,22 @@ def test_strict_names_all_that_is_refused(config: EngineConfig) -> None:
 def test_nothing_asked_is_nothing_refused(tiny_engine: Engine, config: EngineConfig) -> None:
     _, report = accelerate(tiny_engine.models, dataclasses.replace(config, strict=True))
     assert all(entry.honoured for entry in report.entries)
+
+
+def test_a_split_is_by_deepspeed_and_without_graphs(
+    tiny_engine: Engine, config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(tensor_parallel, "TensorParallelBackend", lambda *arguments: calls.append(arguments))
+    _, report = accelerate(tiny_engine.models, dataclasses.replace(config, ds_tp_size=2, strict=True))
+    assert [arguments[:2] for arguments in calls] == [(tiny_engine.models.gpt, 2)]
+    assert [(entry.option, entry.asked) for entry in report.entries[1:]] == [
+        ("deepspeed", "with ds-tp-size"), ("ds-tp-size", "2"),
+    ]  # fmt: skip
+    assert "over 2 processes, without CUDA graphs" in report.lines()[-1]
+    config = dataclasses.replace(config, ds_tp_size=2, deepspeed=True, cuda_graph=True, strict=True)
+    with pytest.raises(UnsupportedOption, match="--cuda-graph: DeepSpeed has none for a model that is split"):
+        accelerate(tiny_engine.models, config)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,8 @@ import soundfile
 
 from indextts.api import ApiSettings
 from indextts.errors import InferenceTimeout
-from indextts.types import FromAudio, FromText, FromVector, FromVoice, SynthesisRequest
-from tests.api.conftest import Running, error_of, serving, until
+from indextts.types import FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, SynthesisResult, VoicePrompt
+from tests.api.conftest import Running, error_of, serving, until, wav
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
 
@@ -94,14 +97,52 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
     by_vector = asked(emotion={"vector": [0.4, 0, 0, 0, 0, 0, 0, 0], "random": True}).emotion
     assert isinstance(by_vector, FromVector) and by_vector.random
     assert by_vector.values == pytest.approx((0.4 * 0.9375, *[0] * 7))
-    cut = asked(max_text_tokens_per_segment=60, quick_streaming_tokens=20)
-    assert (cut.max_text_tokens_per_segment, cut.quick_streaming_tokens) == (60, 20)
+    untamed = asked(emotion={"vector": [0.4, 0, 0, 0, 0, 0, 0, 0.4], "raw": True}).emotion
+    assert untamed == FromVector((0.4, *[0] * 6, 0.4))
+    cut = asked(max_text_tokens_per_segment=60, quick_streaming_tokens=20, interval_silence_ms=0)
+    assert (cut.max_text_tokens_per_segment, cut.quick_streaming_tokens, cut.interval_silence_ms) == (60, 20, 0)
     assert asked(emotion={"text": " gloomy "}).emotion == FromText("gloomy", 1.0)
+
+
+def inline(data: bytes) -> dict[str, str]:
+    return {"recording": base64.b64encode(data).decode()}
+
+
+def test_a_voice_may_come_with_the_request(api: Running) -> None:
+    mine, angry = wav(hum(0.7)), wav(hum(0.9))
+    assert api.speak(voice=inline(mine), emotion={"voice": inline(angry), "weight": 0.5}).status_code == 200
+    request = api.engine.requests[-1]
+    assert request.voice.data == mine and isinstance(request.emotion, FromAudio)
+    assert request.emotion.prompt.data == angry
+    assert [voice.name for voice in api.library.voices()] == ["hum"]  # it is kept nowhere
+
+
+def test_what_is_told_of_a_whole_file(tmp_path: Path) -> None:
+    class Warning(HummingEngine):
+        def synthesize(self, *arguments: Any) -> SynthesisResult:
+            return dataclasses.replace(super().synthesize(*arguments), warnings=("segment 1 – zu lang",) * 90)
+
+    with serving(Warning(), tmp_path) as api:
+        headers = api.speak(seed=5).headers
+    told = [headers[f"X-{name}"] for name in ("Seed", "Segments", "Synthesis-Seconds")]
+    assert told == ["5", "2", "0.100"]
+    assert json.loads(headers["X-Warnings"]) == ["segment 1 – zu lang"] * 20
 
 
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
+        ({"voice": 5}, 400, "invalid_value", "voice"),
+        ({"voice": {"recording": 5}}, 400, "invalid_value", "voice"),
+        ({"voice": {"recordings": "a"}}, 400, "invalid_value", "voice"),
+        ({"voice": {"recording": "???"}}, 400, "invalid_audio", "base64"),
+        ({"voice": {"recording": ""}}, 400, "invalid_audio", "empty"),
+        ({"voice": inline(b"no sound")}, 400, "invalid_audio", "cannot decode"),
+        ({"voice": inline(wav(hum(0.2)))}, 400, "invalid_audio", "too short"),
+        ({"voice": inline(wav(hum(121)))}, 400, "invalid_audio", "too long: 121 s; at most 120 s"),
+        ({"emotion": {"voice": inline(b"no sound")}}, 400, "invalid_audio", "cannot decode"),
+        ({"emotion": {"vector": [0.5, 0.5, 0, 0, 0, 0, 0, 0], "raw": True}}, 400, "invalid_emotion", "at most 0.8"),
+        ({"interval_silence_ms": 60_001}, 400, "invalid_value", "interval_silence_ms"),
         ({"model": "tts-1"}, 404, "model_not_found", "indextts2"),
         ({"voice": "alloy"}, 404, "voice_not_found", "alloy"),
         ({"voice": "../../etc/passwd"}, 404, "voice_not_found", "etc/passwd"),
@@ -159,6 +200,18 @@ def test_a_client_that_goes_away_stops_the_work(api: Running, stream: bool) -> N
     until(lambda: api.engine.cancelled == before + 1)
     until(lambda: api.service.stats().running == 0)
     assert api.speak().status_code == 200
+
+
+def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
+    slow = SynthesisRequest("slow.", VoicePrompt(b""))
+    with serving(HummingEngine(), tmp_path, simultaneous=1) as api:
+        running = api.service.submit(lambda engine, *more: engine.stream(slow, *more), "another", lambda _: None)
+        body = {"model": "indextts2", "input": "One.", "voice": "hum"}
+        with httpx.Client(base_url=api.server.address, timeout=0.3) as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post("/v1/audio/speech", json=body)
+        until(lambda: api.service.stats().waiting == 0 and api.service.stats().cancelled == 1)
+        assert api.service.stats().running == 1
+        running.cancel()
 
 
 def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
@@ -222,3 +275,16 @@ def test_rates_are_limited_for_each_client(tmp_path: Path) -> None:
         assert (answer.status_code, error_of(answer)["code"]) == (429, "rate_limit_exceeded")
         assert 1 <= int(answer.headers["Retry-After"]) <= 30
         assert api.http.get("/ready").status_code == 200  # is not a request for work
+
+
+def test_a_recording_that_is_larger_than_a_request_may_be(tmp_path: Path) -> None:
+    with serving(HummingEngine(), tmp_path, ApiSettings(max_body_bytes=50_000)) as api:
+        assert error_of(api.speak(voice=inline(wav(hum(2.0)))))["code"] == "request_too_large"
+        assert api.speak(voice=inline(wav(hum(0.6)))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("voice", "param"), [(5, "voice"), ({"recordings": "a"}, "voice.recording"), ({"recording": 5}, "voice.recording")]
+)
+def test_a_wrong_voice_is_named(api: Running, voice: Any, param: str) -> None:
+    assert error_of(api.speak(voice=voice))["param"] == param

@@ -135,10 +135,10 @@ def test_a_failure_inside_the_model_stops_one_line(
 
     speak = Engine.synthesize
 
-    def fails_on_b(engine: Engine, request: Any) -> Any:
+    def fails_on_b(engine: Engine, request: Any, *more: Any) -> Any:
         if request.text.startswith("B"):
             raise RuntimeError("out of memory")
-        return speak(engine, request)
+        return speak(engine, request, *more)
 
     monkeypatch.setattr(Engine, "synthesize", fails_on_b)
     assert batch([{"text": "BABAB."}, {"text": "ABABA."}]) == 5

@@ -15,11 +15,12 @@ import pytest
 import soundfile
 
 from indextts import cli
-from indextts.cli.synth import SAMPLING_HELP
+from indextts.cli.speech import SAMPLING_HELP
 from indextts.config import SamplingParams
 from indextts.errors import CheckpointError, IndexTTSError, SynthesisError, TextError, UnsupportedOption
 from indextts.resources import EXAMPLES_DIR
 from indextts.types import (
+    AccelerationReport,
     AudioChunk,
     FromAudio,
     FromText,
@@ -34,6 +35,8 @@ from indextts.types import (
 class SilentEngine:
     """Stands for ``indextts.engine.Engine``: remembers what it is asked for."""
 
+    model_name, sample_rate_hz, max_text_tokens, max_mel_tokens = "silence", 22050, 400, 1000
+    report = AccelerationReport("cpu")
     sampling_defaults = SamplingParams(temperature=0.5)
     requests: list[SynthesisRequest]
     error: IndexTTSError | None
@@ -43,13 +46,13 @@ class SilentEngine:
         cls.requests, cls.config = [], config
         return cls()
 
-    def synthesize(self, request: SynthesisRequest, on_progress: Any = None) -> SynthesisResult:
+    def synthesize(self, request: SynthesisRequest, *callbacks: Any) -> SynthesisResult:
         self.requests.append(request)
         if self.error:
             raise self.error
         return self.result(request)
 
-    def stream(self, request: SynthesisRequest, on_progress: Any = None) -> Iterator[AudioChunk]:
+    def stream(self, request: SynthesisRequest, *callbacks: Any) -> Iterator[AudioChunk]:
         self.requests.append(request)
         for index in range(2):
             yield AudioChunk(np.full(100, index + 1, np.int16), 22050, index, 2)
@@ -155,7 +158,7 @@ def test_emotions(engine: type[SilentEngine], voice: str, tmp_path: Path) -> Non
     [
         (["--text-file", "nowhere.txt"], 1, "nowhere.txt"),
         (["--emotion-audio", "nowhere.wav"], 1, "nowhere.wav"),
-        (["--emotion-vector", "1,2"], 1, "8 comma-separated"),
+        (["--emotion-vector", "1,2"], 1, "8 numbers"),
         (["--emotion-vector", "a,0,0,0,0,0,0,0"], 1, "8 comma-separated"),
         (["--emotion-vector", "NaN,0,0,0,0,0,0,0"], 1, "0 to 1"),
         (["--emotion-vector", "1.5,0,0,0,0,0,0,0"], 1, "0 to 1"),

@@ -43,14 +43,14 @@ def test_every_flag_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     words = [
         "--deepspeed", "--fp16", "--cuda-kernel", "--ds-config", str(settings), "--batch-size", "4",
         "--ds-tp-size=5", "--inference-timeout", "60", "--cuda-graph", "--cpu-offload", "--strict",
-        "--host", "0.0.0.0", "--port", "8000", f"--model-dir={tmp_path}", "--device", "cuda:1",
+        "--host", "0.0.0.0", "--port", "8000", f"--model-dir={tmp_path}", "--device", "cuda",
     ]  # fmt: skip
     if underscores:
         words = ["--" + w[2:].replace("-", "_") if w.startswith("--") and "=" not in w else w for w in words]
         words = [w.replace("--model-dir=", "--model_dir=").replace("--ds-tp-size=", "--ds_tp_size=") for w in words]
     config, args = parse(*words)
     assert config == EngineConfig(
-        model_dir=tmp_path, device="cuda:1", fp16=True, deepspeed=True, ds_config=settings, ds_tp_size=5,
+        model_dir=tmp_path, device="cuda", fp16=True, deepspeed=True, ds_config=settings, ds_tp_size=5,
         cuda_kernel=True, cuda_graph=True, cpu_offload=True, batch_size=4, inference_timeout_s=60.0, strict=True,
     )  # fmt: skip
     assert (args["host"], args["port"]) == ("0.0.0.0", 8000)
@@ -82,6 +82,7 @@ def test_every_flag_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["--ds-config", __file__], "--deepspeed"),
         (["--deepspeed", "--ds-config", __file__], "line 1"),
         (["--ds-tp-size", "7"], "5 attention heads: use 1, 5"),
+        (["--ds-tp-size", "5", "--device", "cuda:1"], "--device cuda:1 contradicts --ds-tp-size 5"),
         (["--deep"], "--deep"),
         (["--quick"], "--quick"),
     ],

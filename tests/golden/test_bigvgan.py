@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from indextts.checkpoints import load_strictly
-from indextts.config import VocoderConfig, build_dataclass
+from indextts.config import VocoderConfig
+from indextts.config_file import build_dataclass
 from indextts.models.bigvgan import BigVGAN
 from indextts.models.snake import TAPS, AntiAliasedSnake, downsample_2x, upsample_2x
 from indextts.models.weight_norm import fold_weight_norm

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indextts.config import GPTConfig, SamplingParams, build_dataclass
+from indextts.config import GPTConfig, SamplingParams
+from indextts.config_file import build_dataclass
 from indextts.decoding.backend import EagerBackend
 from indextts.decoding.logits import process_logits
 from indextts.decoding.search import Generation, generate

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from indextts.config import ConformerConfig, GPTConfig, build_dataclass
+from indextts.config import ConformerConfig, GPTConfig
+from indextts.config_file import build_dataclass
 from indextts.decoding.backend import EagerBackend
 from indextts.models.conformer import ConformerEncoder, sinusoidal_positions
 from indextts.models.gpt import UnifiedVoice

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from indextts.checkpoints import load_strictly
-from indextts.config import LengthRegulatorConfig, S2MelConfig, build_dataclass
+from indextts.config import LengthRegulatorConfig, S2MelConfig
+from indextts.config_file import build_dataclass
 from indextts.models.dit import DiT
 from indextts.models.flow_matching import solve
 from indextts.models.length_regulator import LengthRegulator

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from indextts.accel.ds_config import DeepSpeedConfig, load_ds_config
 from indextts.checkpoints import locate
-from indextts.config import EngineConfig, ModelConfig, load_model_config
+from indextts.config import EngineConfig, ModelConfig
+from indextts.config_file import load_model_config
 from indextts.errors import CheckpointError, ConfigError, IndexTTSError
 from indextts.loading import load_models
 from indextts.resources import DS_CONFIG, NANO_DIR

@@ -10,7 +10,7 @@ import time
 import pytest
 from hypothesis import strategies as st
 
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.errors import IndexTTSError, TextError
 from indextts.resources import NANO_DIR
 from indextts.stages.text import TextStage

@@ -4,16 +4,15 @@
 
 Each client is an address of its own, asks for short and longer texts in different voices and emotions, as files and as
 streams, and now and then changes its mind and closes the connection. A request is lost if it ends in anything but a
-whole recording or a refusal that says when to come again. Recordings are told apart by voice: a speaker encoder that
-nobody here trained (GE2E) compares each with what every voice sounded like before the load began, and one that is
-nearer to another voice than to its own is mixed up. Ends with 1 if anything was lost or mixed up, or memory grew.
+whole recording or a refusal that says when to come again. A recording is mixed up if the same request, made again
+afterwards with nobody else there, gives another one; this is asked of those that sound like another voice and of
+some others (see mixups.py). Ends with 1 if anything was lost or mixed up, or memory grew.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import random
 import re
@@ -27,12 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
-import soundfile
-import soxr
 
-from training.judges import SAMPLE_RATE_HZ, VoiceGE2E
+from tests.load.mixups import Judge, Recording, mixed_up, recording_of, repeat_alone, suspicious
 
 SENTENCES = (Path(__file__).parents[2] / "training" / "eval_sentences.txt").read_text(encoding="utf-8").splitlines()
 START_S = 180.0
@@ -40,7 +36,7 @@ LONGEST_REQUEST_S = 900.0
 CHANGES_ITS_MIND = 0.15  # how often a client closes the connection
 STREAMS = 0.25
 EMOTIONAL = 0.3
-JUDGED_S = 2.0  # a shorter recording has too little voice to be told apart
+REPEATED = 30  # requests that are made again, besides those that sound like another voice
 MEMORY_GROWTH = 0.05
 REFERENCES = 3  # recordings of each voice before the load
 MEMORY_EVERY_S = 10.0
@@ -53,9 +49,9 @@ class Outcome:
 
     counts: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    audio_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
-    recordings: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    references: dict[str, list[Recording]] = field(default_factory=dict)
+    recordings: list[Recording] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -107,12 +103,6 @@ def some_request(dice: random.Random, voices: list[str]) -> dict:
     return request
 
 
-def decoded(content: bytes) -> np.ndarray:
-    """Samples at the judge's rate. A streamed WAV has no length in its header, which libsndfile takes as it comes."""
-    samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32")
-    return soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
-
-
 async def client(number: int, address: str, voices: list[str], end: float, outcome: Outcome) -> None:
     """One user: a request after the other until the time is up."""
     dice = random.Random(number)
@@ -123,9 +113,8 @@ async def client(number: int, address: str, voices: list[str], end: float, outco
             patience_s = dice.uniform(0.5, 30.0) if dice.random() < CHANGES_ITS_MIND else None
             started = time.monotonic()
             try:
-                async with asyncio.timeout(patience_s):
-                    response = await http.post("/v1/audio/speech", json=request)
-            except TimeoutError:
+                response = await asyncio.wait_for(http.post("/v1/audio/speech", json=request), patience_s)
+            except asyncio.TimeoutError:  # in Python 3.10 another class than the built-in one
                 outcome.counts["closed by the client"] += 1
             except httpx.HTTPError as error:
                 outcome.counts["lost"] += 1
@@ -140,12 +129,9 @@ async def judge(response: httpx.Response, request: dict, seconds: float, outcome
         outcome.counts["refused with a time to come again"] += 1
         await asyncio.sleep(float(response.headers["Retry-After"]))
     elif response.status_code == 200:
-        samples = decoded(response.content)
         outcome.counts["served"] += 1
         outcome.seconds.append(seconds)
-        outcome.audio_s += len(samples) / SAMPLE_RATE_HZ
-        if "emotion" not in request:  # an emotion may change the voice
-            outcome.recordings.append((request["voice"], samples))
+        outcome.recordings.append(recording_of(response, request))
     else:
         outcome.counts["lost"] += 1
         outcome.errors[f"{response.status_code} {response.text[:200]}"] += 1
@@ -159,39 +145,42 @@ async def watch(server: Server, end: float, outcome: Outcome) -> None:
         await asyncio.sleep(MEMORY_EVERY_S)
 
 
-async def run(server: Server, clients: int, minutes: float) -> tuple[Outcome, dict[str, list[np.ndarray]]]:
+async def run(server: Server, clients: int, minutes: float) -> Outcome:
     """References first, then the load."""
-    outcome, references = Outcome(), {}
+    outcome = Outcome()
     async with httpx.AsyncClient(base_url=server.address, timeout=LONGEST_REQUEST_S) as http:
-        found = (await http.get("/v1/audio/voices")).json()
-        voices = [voice["name"] for voice in found.get("data", found.get("voices", []))]
+        voices = [voice["name"] for voice in (await http.get("/v1/audio/voices")).json()["data"]]
         for voice in voices:
-            references[voice] = []
+            outcome.references[voice] = []
             for seed in range(REFERENCES):
                 body = {"model": "indextts2", "voice": voice, "input": SENTENCES[seed], "response_format": "wav"}
                 response = await http.post("/v1/audio/speech", json=body | {"seed": seed})
-                references[voice].append(decoded(response.raise_for_status().content))
+                outcome.references[voice].append(recording_of(response, body))
     end = time.monotonic() + 60 * minutes
     await asyncio.gather(
         watch(server, end, outcome), *(client(i, server.address, voices, end, outcome) for i in range(clients))
     )
-    return outcome, references
+    return outcome
 
 
-def mixed_up(outcome: Outcome, references: dict[str, list[np.ndarray]]) -> tuple[int, int]:
-    """Recordings that are nearer to another voice than to their own, and how many were compared."""
-    encoder = VoiceGE2E()
-    centres = {voice: np.mean([encoder.embed(wave) for wave in waves], axis=0) for voice, waves in references.items()}
-    compared = wrong = 0
-    for voice, wave in outcome.recordings:
-        if len(wave) < JUDGED_S * SAMPLE_RATE_HZ:
-            continue
-        vector, compared = encoder.embed(wave), compared + 1
-        wrong += max(centres, key=lambda name: float(vector @ centres[name])) != voice
-    return wrong, compared
+def mixups(server: Server, outcome: Outcome, others: int) -> dict[str, int]:
+    """The figures of who got whose recording. The server must be idle."""
+    suspects, compared = suspicious(outcome.recordings, Judge(outcome.references))
+    with httpx.Client(base_url=server.address, timeout=LONGEST_REQUEST_S) as http:
+        repeated = repeat_alone(http, outcome.recordings, suspects, others)
+    different = mixed_up(repeated)
+    for recording in different:
+        outcome.errors[f"mixed up: {recording.body}"] += 1
+    return {
+        "compared by voice": compared,
+        "nearer to another voice": len(suspects),
+        "made again alone": len(repeated),
+        "equal to the last bit": len(repeated) - len(mixed_up(repeated, tolerance=0)),
+        "mixed up": len(different),
+    }
 
 
-def report(outcome: Outcome, compared: tuple[int, int], minutes: float, clients: int, exit_code: int) -> dict:
+def report(outcome: Outcome, mixed: dict[str, int], minutes: float, clients: int, exit_code: int) -> dict:
     """All figures."""
     warm = [memory for at, memory in outcome.memory if at >= WARM_UP * 60 * minutes]
     third = max(1, len(warm) // 3)
@@ -206,9 +195,8 @@ def report(outcome: Outcome, compared: tuple[int, int], minutes: float, clients:
         },
         "lost": outcome.counts["lost"],
         "errors": dict(outcome.errors),
-        "mixed up": compared[0],
-        "compared by voice": compared[1],
-        "audio_s": round(outcome.audio_s, 1),
+        **mixed,
+        "audio_s": round(sum(recording.duration_s for recording in outcome.recordings), 1),
         "p50_s": round(quantile[len(quantile) // 2], 1),
         "p95_s": round(quantile[int(len(quantile) * 0.95)], 1),
         "memory_at_start_mb": round(outcome.memory[0][1]),
@@ -223,16 +211,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--repeat", type=int, default=REPEATED, metavar="N", help="requests made again alone (30)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("server", nargs="*", help="flags for the server, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), options.server)
         try:
-            outcome, references = asyncio.run(run(server, options.clients, options.minutes))
+            outcome = asyncio.run(run(server, options.clients, options.minutes))
+            mixed = mixups(server, outcome, options.repeat)
         finally:
             exit_code = server.stop()
-        figures = report(outcome, mixed_up(outcome, references), options.minutes, options.clients, exit_code)
+        figures = report(outcome, mixed, options.minutes, options.clients, exit_code)
     text = json.dumps(figures, indent=1)
     sys.stdout.write(text + "\n")
     if options.json:

@@ -9,7 +9,7 @@ import pytest
 from pypinyin import pinyin_dict
 from pypinyin.contrib.tone_convert import to_tone3
 
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.text.normalizer import TextNormalizer
 from indextts.text.phonemes import to_phonemes
 from indextts.text.pinyin import correct_pinyin, to_pinyin

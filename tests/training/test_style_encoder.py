@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.models.campplus import CAMPPlus
 from tests.training.no_waiting import NoWaiting
 from training import extract_styles, loop, train_style_encoder

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.models.gpt import UnifiedVoice
 from tests.training.no_waiting import NoWaiting
 from training import gpt_batches, train_gpt

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from indextts.audio import log_mel
-from indextts.config import load_model_config
+from indextts.config_file import load_model_config
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
 from indextts.models.semantic_codec import SemanticCodec

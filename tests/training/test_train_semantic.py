@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from indextts.audio import semantic_features
-from indextts.config import SemanticCodecConfig, W2VBertConfig, load_model_config
+from indextts.config import SemanticCodecConfig, W2VBertConfig
+from indextts.config_file import load_model_config
 from indextts.models.semantic_codec import SemanticCodec
 from indextts.models.semantic_encoder import SemanticEncoder
 from tests.training.no_waiting import NoWaiting

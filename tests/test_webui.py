@@ -13,6 +13,7 @@ import webui
 from indextts.config import EngineConfig
 from indextts.errors import CheckpointError
 from indextts.service import ServiceConfig
+from indextts.webui import Access
 
 
 @pytest.fixture
@@ -37,8 +38,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     engine, page = ModuleType("indextts.engine"), ModuleType("indextts.webui")
     engine.Engine = Engine  # type: ignore[attr-defined]
-    page.build_app = lambda service: f"a page around {service.engine}"  # type: ignore[attr-defined]
-    page.launch = lambda *args: seen.update(launched=args)  # type: ignore[attr-defined]
+    page.Access = Access  # type: ignore[attr-defined]
+    page.build_app = lambda service, admin: f"a page around {service.engine}" + " for all" * (not admin)  # type: ignore[attr-defined]
+    page.launch = lambda *args, access: seen.update(launched=args, access=access)  # type: ignore[attr-defined]
+    monkeypatch.delenv("INDEXTTS_AUTH", raising=False)
     monkeypatch.setattr("indextts.service.Service", Service)
     monkeypatch.setitem(sys.modules, "indextts.engine", engine)
     monkeypatch.setitem(sys.modules, "indextts.webui", page)
@@ -50,6 +53,7 @@ def test_the_command_of_the_guide(started: dict[str, Any]) -> None:
     assert started["config"] == EngineConfig(deepspeed=True, fp16=True)
     assert started["service_config"] == ServiceConfig() and started["closed"]
     assert started["launched"] == ("a page around an engine", "127.0.0.1", 8001, False)
+    assert started["access"] == Access(auth=(), root_path=None, max_upload_bytes=200 * 2**20)
 
 
 @pytest.mark.parametrize("error", [CheckpointError("missing model files: a, b"), OSError("port 7860 is in use")])
@@ -73,3 +77,38 @@ def test_a_wrong_flag(capsys: pytest.CaptureFixture[str]) -> None:
         webui.main(["--fast"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_who_reaches_the_page(started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDEXTTS_AUTH", "bob:two")
+    assert webui.main(["--root-path", "/tts/", "--max-upload", "5"]) == 0
+    assert started["access"] == Access((("bob", "two"),), "/tts", 5 * 2**20)
+    assert webui.main(["--auth", "ann:one"]) == 0
+    assert started["access"].auth == (("ann", "one"),)
+
+
+@pytest.mark.parametrize(
+    ("words", "admin"),
+    [
+        ([], True),
+        (["--host", "localhost"], True),
+        (["--host", "0.0.0.0"], False),
+        (["--share"], False),
+        (["--root-path", "/tts"], False),
+        (["--host", "0.0.0.0", "--admin"], True),
+    ],
+)
+def test_only_a_page_of_this_machine_lets_everybody_unload_the_model(
+    started: dict[str, Any], words: list[str], admin: bool
+) -> None:
+    assert webui.main(words) == 0
+    assert started["launched"][0].endswith(" for all") is not admin
+
+
+def test_a_wrong_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("INDEXTTS_AUTH", "secret")
+    with pytest.raises(SystemExit) as stopped:
+        webui.main([])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1
+    assert "INDEXTTS_AUTH must be user:password" in said and "secret" not in said

@@ -21,7 +21,7 @@ def create_app(service: Service, library: VoiceLibrary, settings: ApiSettings | 
     """The HTTP interface around ``service`` and ``library``, not yet served. Whoever made the service closes it."""
     settings = settings or ApiSettings()
     app = FastAPI(title="IndexTTS2", version=__version__)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     add_handlers(app)
     gatekeeper = Gatekeeper(settings)
     key, rate = Depends(gatekeeper.check_key), Depends(gatekeeper.check_rate)

@@ -14,6 +14,11 @@ from indextts.api.errors import ApiError, error_response
 from indextts.api.settings import ApiSettings
 
 MAX_REMEMBERED_CLIENTS = 10_000
+UPLOAD_PATH = "/gradio_api/upload"
+"""Where the page, if it is served here as well, takes files."""
+
+FORM_BYTES = 2**16
+"""What the form around an uploaded file may take."""
 
 
 def client_of(request: Request) -> str:
@@ -77,29 +82,31 @@ class RateLimit:
 class BodyLimit:
     """ASGI middleware: a request whose body is too large is refused before it has been read to its end."""
 
-    def __init__(self, app, max_bytes: int) -> None:
+    def __init__(self, app, max_bytes: int, max_upload_bytes: int | None = None) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.message = f"the request is too large: at most {max_bytes} bytes are taken"
+        self.max_upload_bytes = max_bytes if max_upload_bytes is None else max_upload_bytes + FORM_BYTES
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        max_bytes = self.max_upload_bytes if scope["path"] == UPLOAD_PATH else self.max_bytes
+        message = f"the request is too large: at most {max_bytes} bytes are taken"
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if int(length) > self.max_bytes:
+        if int(length) > max_bytes:
             # The connection stays open, and the server drops what still comes: closed at once, it would be reset
             # before the client has read the answer.
-            await error_response(413, "request_too_large", self.message)(scope, receive, send)
+            await error_response(413, "request_too_large", message)(scope, receive, send)
             return
         received = 0
 
         async def counted() -> dict:
             nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise HTTPException(413, self.message)
-            return message
+            part = await receive()
+            received += len(part.get("body", b""))
+            if received > max_bytes:
+                raise HTTPException(413, message)
+            return part
 
         await self.app(scope, counted, send)

@@ -14,7 +14,8 @@ class ApiSettings:
 
     Attributes:
         api_key: What clients must send as bearer token; None: everybody may ask.
-        max_body_bytes: Largest request, uploads included.
+        max_body_bytes: Largest request, recordings included.
+        max_upload_bytes: Largest upload on the page; None: as any request.
         max_text_characters: Longest text of a request.
         max_requests_per_minute: Of one client; None: as many as it likes.
     """
@@ -23,9 +24,10 @@ class ApiSettings:
     max_body_bytes: int = 20 * 2**20
     max_text_characters: int = 10_000
     max_requests_per_minute: int | None = None
+    max_upload_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "max_text_characters", "max_requests_per_minute"):
+        for name in ("max_body_bytes", "max_text_characters", "max_requests_per_minute", "max_upload_bytes"):
             value = getattr(self, name)
             if (math.inf if value is None else value) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,9 +13,14 @@ from typing import NoReturn
 from indextts.config import EngineConfig
 from indextts.errors import ConfigError
 from indextts.service import ServiceConfig
+from indextts.types import MAX_RECORDING_BYTES
 
 API_KEY_VARIABLE = "INDEXTTS_API_KEY"
 EXIT_USAGE = 2  # argparse's own code for a command line that cannot be understood
+AUTH_VARIABLE = "INDEXTTS_AUTH"
+MIB = 2**20
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+ROOT_PATH = re.compile(r"(https?://[^/\s?#]+)?(/[^/\s?#]+)*/?")
 DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
 
 
@@ -97,6 +103,46 @@ def add_server_flags(parser: argparse.ArgumentParser, port: int) -> argparse._Ar
     return server
 
 
+def add_page_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Who reaches the page. Returns the group, for what else belongs there."""
+    page = parser.add_argument_group("page")
+    page.add_argument(
+        "--auth", type=users, default=(), metavar="USER:PASSWORD|FILE",
+        help="ask for a login; a file has one user:password a line. Other users of the machine see command lines: "
+        f"better a file, or the same in the environment as {AUTH_VARIABLE}",
+    )  # fmt: skip
+    page.add_argument(
+        "--root-path", type=root_path, metavar="PATH",
+        help="where a proxy shows the page to the outside, such as /tts or https://example.org/tts (/)",
+    )  # fmt: skip
+    page.add_argument(
+        "--max-upload", type=at_least_one, default=MAX_RECORDING_BYTES // MIB, metavar="MIB",
+        help=f"largest file that is taken ({MAX_RECORDING_BYTES // MIB})",
+    )  # fmt: skip
+    page.add_argument(
+        "--admin", action="store_true",
+        help="let users of the page unload the model and have its files checked, "
+        "as they may anyway if only this machine reaches the page",
+    )  # fmt: skip
+    return page
+
+
+def page_users(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[tuple[str, str], ...]:
+    """Names and passwords of those who may use the page; none: everybody. The flag goes before the environment."""
+    if args.auth or not (written := os.environ.get(AUTH_VARIABLE)):
+        return args.auth
+    try:
+        return users(written)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"the environment variable {AUTH_VARIABLE} {error}")
+
+
+def is_admin(args: argparse.Namespace) -> bool:
+    """Whether users of the page look after the server as well."""
+    only_here = args.host in LOCAL_HOSTS and not args.root_path and not getattr(args, "share", False)
+    return args.admin or only_here
+
+
 def add_service_flags(parser: argparse.ArgumentParser) -> None:
     """Everything that ends in ``ServiceConfig``."""
     service = parser.add_argument_group("many users")
@@ -147,6 +193,37 @@ def at_least_one(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
     return int(text)
+
+
+def users(text: str) -> tuple[tuple[str, str], ...]:
+    """Names and passwords: ``user:password``, or a file with such lines. Passwords are not repeated in errors."""
+    path = Path(text)
+    try:
+        is_file = path.is_file()
+        lines = path.read_text(encoding="utf-8").splitlines() if is_file else [text]
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that cannot be one
+        raise argparse.ArgumentTypeError(f"names a file that cannot be read: {error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if is_file and not line.strip():
+            continue
+        name, colon, password = line.strip().partition(":")
+        where = f"line {number} of {text}" if is_file else "it"
+        if not (name and colon and password):
+            raise argparse.ArgumentTypeError(f"must be user:password or a file with such lines, and {where} is not")
+        if name in found:
+            raise argparse.ArgumentTypeError(f"names the user {name!r} twice")
+        found[name] = password
+    if not found:
+        raise argparse.ArgumentTypeError(f"names the file {text!r}, which has no user:password in it")
+    return tuple(found.items())
+
+
+def root_path(text: str) -> str:
+    """A path that starts at the root, or a whole address, as gradio wants it: without a slash at its end."""
+    if not ROOT_PATH.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"must be a path such as /tts or an address of http or https, not {text!r}")
+    return text.rstrip("/")
 
 
 def true_or_false(text: str) -> bool:

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from indextts.cli.flags import (
     API_KEY_VARIABLE,
+    MIB,
     add_engine_flags,
+    add_page_flags,
     add_server_flags,
     add_service_flags,
     at_least_one,
     engine_config,
+    is_admin,
+    page_users,
     positive,
     service_config,
 )
 from indextts.cli.logs import setup_logging
 
-MIB = 2**20
 LAST_ANSWERS_S = 1.0
 """What the last request of a page has made needs so long to reach the browser."""
 
@@ -38,12 +41,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=run, parser=parser)
     server = add_server_flags(parser, port=8000)
-    server.add_argument("--page", action="store_true", help="also serve the web page, at /")
     server.add_argument("--voices", type=Path, metavar="DIR", help="the voice library (in the user's data directory)")
     server.add_argument(
         "--shutdown-grace", type=positive, default=300.0, metavar="S",
         help="when told to stop, finish what was accepted, for at most so many seconds (300)",
     )  # fmt: skip
+    add_page_flags(parser).add_argument(
+        "--page", action="store_true", help="also serve the web page, at /; the other flags of this group are for it"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-body", type=at_least_one, default=20, metavar="MIB", help="largest request (20)")
     limits.add_argument("--max-text", type=at_least_one, default=10_000, metavar="N", help="characters (10000)")
@@ -55,6 +60,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Listen, load the model, and serve until told to stop."""
     config = engine_config(args, args.parser)
+    users = page_users(args, args.parser) if args.page else ()
+    if not args.page and (args.auth or args.root_path or args.admin):
+        args.parser.error("--auth, --root-path and --admin are for the page: add --page")
     setup_logging(args.verbose)
 
     from indextts.api import ApiSettings, create_app
@@ -68,17 +76,21 @@ def run(args: argparse.Namespace) -> int:
         max_body_bytes=args.max_body * MIB,
         max_text_characters=args.max_text,
         max_requests_per_minute=args.rate_limit,
+        max_upload_bytes=args.max_upload * MIB,
     )
     library = VoiceLibrary(args.voices or default_folder())
     with closing(Service(lambda: Engine.load(config), service_config(args))) as service:
         app = create_app(service, library, settings)
         end_sessions = None
         if args.page:
-            from indextts.webui import build_app, mount
+            from indextts.webui import Access, build_app, mount
 
-            end_sessions = mount(build_app(service, library), app)
-            if settings.api_key is not None:
-                logger.warning("the page asks for no key: whoever reaches this address can use it")
+            access = Access(users, args.root_path, args.max_upload * MIB)
+            end_sessions = mount(build_app(service, library, admin=is_admin(args)), app, access=access)
+            if settings.api_key is not None and not users:
+                logger.warning(
+                    "the page asks for no key: whoever reaches this address can use it, unless --auth asks for a login"
+                )
 
         async def finish() -> None:
             await asyncio.to_thread(service.close, args.shutdown_grace)

@@ -3,6 +3,6 @@
 The only package that imports gradio.
 """
 
-from indextts.webui.app import build_app, launch, mount
+from indextts.webui.app import Access, build_app, launch, mount
 
-__all__ = ["build_app", "launch", "mount"]
+__all__ = ["Access", "build_app", "launch", "mount"]

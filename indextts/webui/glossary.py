@@ -15,7 +15,8 @@ from indextts.webui.i18n import PageError
 MAX_TERMS = 500
 MAX_TERM_LENGTH = 100
 MAX_READING_LENGTH = 300
-MAX_FILE_BYTES = 2**20
+MAX_FILE_BYTES = 2**18
+MAX_YAML_DEPTH = 3
 
 Terms = dict[str, Reading]
 
@@ -90,8 +91,18 @@ def read_file(path: str) -> Terms:
     file = Path(path)
     try:
         content = file.read_bytes()[: MAX_FILE_BYTES + 1]
-        if len(content) > MAX_FILE_BYTES or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
-            raise ValueError("too large, or with aliases, which can stand for any size")
+        check_yaml(content)
         return dict(glossary_of(Glossary.load(file).terms).terms)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, ConfigError) as error:
         raise PageError("error.glossary.file", name=file.name) from error
+
+
+def check_yaml(content: bytes) -> None:
+    """Raise ``ValueError`` if it would take long to read, or stand for more than it is."""
+    depth = 0
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+    for event in yaml.parse(content):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("nested too deep, or with aliases")

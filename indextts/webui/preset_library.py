@@ -67,7 +67,7 @@ class Preset:
             raise PresetError(f"a preset holds settings, voices and glossary, not {shown(content)}")
         if content.get("version", VERSION) != VERSION:
             raise PresetError(f"a preset of version {VERSION} was expected, not {shown(content['version'])}")
-        parts = {name: content.get(name) or {} for name in cls.__dataclass_fields__}
+        parts = {name: content.get(name, {}) for name in cls.__dataclass_fields__}
         if not all(isinstance(part, Mapping) for part in parts.values()):
             raise PresetError("settings, voices and glossary of a preset are mappings by name")
         for name, value in parts["settings"].items():

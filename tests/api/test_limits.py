@@ -55,6 +55,15 @@ def test_large_bodies(guarded: Running, announced: bool) -> None:
     assert (answer.status_code, error_of(answer)["code"]) == (413, "request_too_large")
 
 
+def test_uploads_of_the_page_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    settings = ApiSettings(max_body_bytes=1_000, max_upload_bytes=200_000)
+    with serving(HummingEngine(), tmp_path, settings) as api:
+        for size, status in ((199_000, 404), (300_000, 413)):  # there is no page here
+            files = {"files": ("a.wav", b"x" * size)}
+            assert api.http.post("/gradio_api/upload", files=files).status_code == status
+            assert api.http.post("/v1/audio/voices", files=files).status_code == 413
+
+
 def test_a_bucket_refills_steadily() -> None:
     now_s = [0.0]
     limit = RateLimit(6, lambda: now_s[0])
@@ -75,7 +84,14 @@ def test_buckets_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_body_bytes": 0}, {"max_text_characters": 0}, {"max_requests_per_minute": 0}, {"api_key": ""}]
+    "settings",
+    [
+        {"max_body_bytes": 0},
+        {"max_text_characters": 0},
+        {"max_requests_per_minute": 0},
+        {"max_upload_bytes": 0},
+        {"api_key": ""},
+    ],
 )
 def test_wrong_settings(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError):

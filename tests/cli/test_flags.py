@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from indextts.cli.flags import EXIT_USAGE, Parser, add_engine_flags, add_server_flags, add_service_flags, engine_config
+from indextts.cli.flags import (
+    EXIT_USAGE,
+    Parser,
+    add_engine_flags,
+    add_page_flags,
+    add_server_flags,
+    add_service_flags,
+    engine_config,
+)
 from indextts.config import EngineConfig
 
 
@@ -15,6 +23,7 @@ def parse(*words: str) -> tuple[EngineConfig, dict]:
     parser = Parser("webui.py")
     add_engine_flags(parser)
     add_server_flags(parser, port=7860)
+    add_page_flags(parser)
     add_service_flags(parser)
     args = parser.parse_args(words)
     return engine_config(args, parser), vars(args)
@@ -57,6 +66,15 @@ def test_every_flag_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["--inference-timeout", "301"], "30 to 300"),
         (["--inference-timeout", "nan"], "30 to 300"),
         (["--port", "65536"], "65535"),
+        (["--auth", "ann"], "user:password"),
+        (["--auth", ":two"], "user:password"),
+        (["--auth", "ann:"], "user:password"),
+        (["--auth", ""], "user:password"),
+        (["--root-path", "tts"], "'tts'"),
+        (["--root-path", "ftp://x"], "'ftp://x'"),
+        (["--root-path", "//x"], "'//x'"),
+        (["--max-upload", "0"], "'0'"),
+        (["--max-upload", "1.5"], "'1.5'"),
         (["--ds-config", "nowhere.json"], "nowhere.json"),
         (["--model-dir", "nowhere"], "nowhere"),
         (["--device", "gpu"], "'gpu'"),
@@ -96,3 +114,28 @@ def test_the_graphs_switch_has_three_states(words: list[str], expected: bool | N
     parser = Parser("program")
     add_engine_flags(parser)
     assert engine_config(parser.parse_args(words), parser).cuda_graph is expected
+
+
+def test_users_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "users"
+    path.write_text("ann:one:1\n\nbob:two\n")
+    assert parse("--auth", str(path))[1]["auth"] == (("ann", "one:1"), ("bob", "two"))
+    assert parse("--auth", "ann:one:1")[1]["auth"] == (("ann", "one:1"),)
+    for content, says in (("ann:one\nbob", "line 2"), ("ann:1\nann:2", "'ann' twice"), ("\n", "no user:password")):
+        path.write_text(content)
+        with pytest.raises(SystemExit) as stopped:
+            parse("--auth", str(path))
+        said = capsys.readouterr().err
+        assert stopped.value.code == EXIT_USAGE and says in said and said.count("\n") == 1
+    path.write_bytes(b"\xff\xff:x")
+    with pytest.raises(SystemExit):
+        parse("--auth", str(path))
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/tts", "/tts"), ("/a/b/", "/a/b"), ("https://example.org/tts/", "https://example.org/tts"), ("/", "")],
+)
+def test_root_paths(text: str, path: str) -> None:
+    assert parse("--root-path", text)[1]["root_path"] == path

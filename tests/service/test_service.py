@@ -21,6 +21,7 @@ from indextts.errors import (
     CheckpointError,
     EmotionError,
     QueueFull,
+    ServiceBusy,
     ServiceClosed,
     SynthesisError,
     TextError,
@@ -320,6 +321,39 @@ def test_a_model_in_use_is_not_idle(make: Callable[..., Service]) -> None:
     assert service.stats().loaded and service.stats().loads == loads
     gate.let_through("a1")
     until(lambda: not service.stats().loaded)
+
+
+def test_the_model_is_unloaded_and_reloaded_when_told_to(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Renamed(HummingEngine):
+        model_name = "another voice"
+
+    released: list[bool] = []
+    monkeypatch.setattr("indextts.service.service.release", lambda: released.append(True))
+    engines = iter([HummingEngine(), HummingEngine(), Renamed()])
+    service = make(lambda: next(engines))
+    service.unload()
+    assert not service.stats().loaded and released == [True]
+    service.unload()  # once more changes nothing
+    assert service.synthesize(ask()).duration_s == 1.0 and service.stats().loads == 2
+    until(lambda: service.stats().running == 0)
+    service.reload()
+    assert service.stats().loaded and service.facts.model_name == "another voice"
+
+
+def test_a_model_in_use_is_not_unloaded(make: Callable[..., Service]) -> None:
+    gate = Gate(service := make(simultaneous=1))
+    for name in ("a1", "b1"):
+        gate.submit(name)
+    until(lambda: gate.started == ["a1"])
+    for act in (service.unload, service.reload):
+        with pytest.raises(ServiceBusy, match="by 2 requests"):
+            act()
+    gate.let_through("a1")
+    until(lambda: gate.started == ["a1", "b1"])
+    gate.let_through("b1")
+    assert service.stats().loads == 1 and service.stats().loaded
 
 
 def test_a_reload_that_fails_is_told_and_tried_again(make: Callable[..., Service]) -> None:

@@ -13,11 +13,14 @@ import gradio as gr
 import pytest
 
 import indextts.webui
+from indextts import errors
+from indextts.errors import AudioError, IndexTTSError, QueueFull, UndefinedValues
 from indextts.service import Service
 from indextts.voices import VoiceLibrary
 from indextts.webui import build_app
 from indextts.webui.form import FormValues
 from indextts.webui.i18n import LANGUAGES, PageError, catalogue, language_of
+from indextts.webui.page import message_of
 
 PACKAGE = Path(indextts.webui.__file__).parent
 KEYED = ("text", "make", "PageError")
@@ -95,3 +98,17 @@ def test_an_error_of_the_page_speaks_every_language() -> None:
     assert "12" in str(error)
     for language in LANGUAGES:
         assert "seed" in error.in_language(language) and "12" in error.in_language(language)
+
+
+def test_errors_of_the_engine_say_in_every_language_what_kind_they_are() -> None:
+    detail = "the recording 'a.wav' is silent"
+    for language in LANGUAGES:
+        said = message_of(AudioError(detail), language)
+        assert said == (detail if language == "en" else f"{catalogue(language)['refusal.AudioError']} ({detail})")
+        assert message_of(UndefinedValues("x"), language).startswith(
+            "x" if language == "en" else catalogue(language)["refusal.SynthesisError"]  # as its parent
+        )
+        assert "7" in message_of(QueueFull("full; try again in 7 s", 7.0), language)
+        assert message_of(IndexTTSError("of no known kind"), language) == "of no known kind"
+    kinds = {key.partition(".")[2] for key in catalogue("en") if key.startswith("refusal.")}
+    assert all(issubclass(getattr(errors, kind), IndexTTSError) for kind in kinds)

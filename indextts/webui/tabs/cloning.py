@@ -13,6 +13,7 @@ from indextts.errors import IndexTTSError
 from indextts.webui.downloads import DOWNLOADS, converted
 from indextts.webui.endpoints import segments_of
 from indextts.webui.examples import load_examples
+from indextts.webui.glossary import Terms, glossary_of
 from indextts.webui.i18n import PageError, choice_text, language_of, text
 from indextts.webui.page import ACTION, QUIET, Page, readable_errors
 from indextts.webui.progress import status_panel
@@ -48,11 +49,11 @@ def build(page: Page) -> Callable[[], None]:
         with examples:
             examples_table(page, report, library.chosen)
         result.connect()
-        limit = fields["max_text_tokens_per_segment"]
+        read = [fields["text"], fields["max_text_tokens_per_segment"], fields["glossary"]]
         gr.on(
-            [fields["text"].change, limit.change],
-            lambda text, max_tokens: preview_rows(page, text, max_tokens),
-            inputs=[fields["text"], limit],
+            [field.change for field in read],
+            lambda text, max_tokens, terms: preview_rows(page, text, max_tokens, terms),
+            inputs=read,
             outputs=[preview],
             trigger_mode="always_last",
             **QUIET,
@@ -173,10 +174,11 @@ def preview_table(page: Page) -> gr.Dataframe:
         )
 
 
-def preview_rows(page: Page, text: str | None, max_tokens: float | None) -> list[list[Any]]:
+def preview_rows(page: Page, text: str | None, max_tokens: float | None, terms: Terms | None = None) -> list[list[Any]]:
     """The table of segments under the text; empty while there is nothing to cut."""
     try:
-        return [[s["index"] + 1, s["text"], s["tokens"]] for s in segments_of(page, text or "", max_tokens or 0)]
+        segments = segments_of(page, text or "", max_tokens or 0, glossary_of(terms))
+        return [[s["index"] + 1, s["text"], s["tokens"]] for s in segments]
     except IndexTTSError:
         return []
 

@@ -79,9 +79,7 @@ def build(page: Page) -> Callable[[], None]:
         )  # fmt: skip
         watched = [mode, fields["emotion_text"], fields["emotion_weight"], *sliders]
         shown = [picture, page.parts["mood"]]
-        gr.on(
-            [widget.change for widget in watched], show_mood, watched, shown, trigger_mode="always_last", **QUIET
-        )
+        gr.on([widget.change for widget in watched], show_mood, watched, shown, trigger_mode="always_last", **QUIET)
         page.texts.redraw(show_mood, watched, shown)
 
     return connect

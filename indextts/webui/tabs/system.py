@@ -180,9 +180,9 @@ class System:
         return as_numbers(speed)
 
     def check_files(self, http: gr.Request) -> list[dict[str, Any]]:
-        """Path, size in bytes and state of every file of the model."""
+        """Name, size in bytes and state of every file of the model. A key "path" would be taken for a download."""
         with readable_errors(language_of(http)):
-            return [asdict(file) for file in self.compared()]
+            return [{"file": f.path, "size_bytes": f.size_bytes, "state": f.state} for f in self.compared()]
 
     def unload(self, http: gr.Request) -> bool:
         """Whether the model is loaded afterwards."""

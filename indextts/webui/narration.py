@@ -151,8 +151,10 @@ class Narration:
         with open_wav(path, sample_rate_hz) as file:
             for piece in pieces:
                 file.writeframes(piece.astype("<i2").tobytes())
-        self.drop(row)
-        row.take = Take(path, text, sum(map(len, pieces)), sample_rate_hz, seed)
+        former, row.take = row.take, Take(path, text, sum(map(len, pieces)), sample_rate_hz, seed)
+        row.error, row.outdated = None, False
+        if former is not None:
+            former.path.unlink(missing_ok=True)
         if self.closed:  # meanwhile: nobody else will remove it
             self.drop(row)
 
@@ -166,7 +168,8 @@ class Narration:
     @property
     def spoken(self) -> list[tuple[int, Row, Take]]:
         """The rows that can be heard, each with its index."""
-        return [(i, row, row.take) for i, row in enumerate(self.rows) if row.take and row.state in ("ready", "changed")]
+        rows = enumerate(self.rows)  # of which another thread may be making takes
+        return [(i, row, take) for i, row in rows if (take := row.take) and row.state in ("ready", "changed")]
 
     @property
     def sample_rate_hz(self) -> int:

@@ -20,6 +20,7 @@ from indextts.text.limits import MAX_TEXT_CHARACTERS
 from indextts.text.pauses import MAX_PAUSE_S
 from indextts.webui.exports import write_exports, write_joined
 from indextts.webui.form import MAX_SEED, FormValues, whole
+from indextts.webui.gathering import gathered
 from indextts.webui.i18n import PageError, language_of, text
 from indextts.webui.narration import Narration, Row, Sessions
 from indextts.webui.narrator import Ask, Job, Narrator
@@ -28,6 +29,8 @@ from indextts.webui.studio_run import StudioRun
 from indextts.webui.studio_text import MISSING, PART_ROWS, parts, standing, summary, table_value, texts_by_name
 
 MAX_BATCH = 64
+STEP_S = 0.5
+"""How often the page changes at most: browsers are slower than graphics cards."""
 
 Values = dict[str, Any]
 """Those of the form, and of the widgets of the tab."""
@@ -171,8 +174,8 @@ class Studio:
         }
         shown = None
         try:
-            for event in narrator.speak(jobs):
-                changes = run.changes(event)
+            for events in gathered(narrator.speak(jobs), narration.stop, STEP_S):
+                changes = run.changes(events)
                 table = self.table(narration, language)
                 if table != shown:
                     shown = table

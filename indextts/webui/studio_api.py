@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,14 @@ import gradio as gr
 
 from indextts.webui.exports import check_format, write_exports
 from indextts.webui.form import FormValues
+from indextts.webui.gathering import gathered
 from indextts.webui.i18n import choice_text, language_of
 from indextts.webui.narration import Narration
 from indextts.webui.page import Fields, Page, readable_errors
 from indextts.webui.studio import Studio, Values, form_values, missing
 from indextts.webui.studio_text import said
 
-TICK_S = 1.0
+STEP_S = 1.0
 """How often a program is told how far its text is, and may cancel it."""
 
 Answer = tuple[str | None, dict[str, Any], str | None, str | None, str | None]
@@ -56,7 +55,7 @@ def answers(
         seed = FormValues(**form_values(values)).chosen_seed()
         jobs = missing(narration, seed)
         events = studio.narrator(narration, values, http.session_hash or "").speak(jobs)
-        for _ in ticking(events, narration.stop):
+        for _ in gathered(events, narration.stop, STEP_S):
             yield None, {"ready": len(narration.spoken), "segments": len(narration.rows)}, None, None, None
         if not narration.spoken:
             raise next(row.error for row in narration.rows if row.error)
@@ -68,32 +67,6 @@ def answers(
             lrc,
             zipped,
         )
-
-
-def ticking(events: Iterator[Any], stop: threading.Event) -> Iterator[None]:
-    """Work off ``events``; comes back once a second, so that whoever reads can stop reading. That sets ``stop``.
-
-    Raises what ``events`` raises.
-    """
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            deque(events, maxlen=0)
-        except Exception as error:  # raised again where somebody hears it
-            errors.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        while worker.is_alive():
-            worker.join(TICK_S)
-            yield
-    finally:
-        stop.set()
-        worker.join()
-    if errors:
-        raise errors[0]
 
 
 def contents(narration: Narration, language: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class SilentEngine:
     model_name, sample_rate_hz, max_text_tokens, max_mel_tokens = "silence", 22050, 400, 1000
     report = AccelerationReport("cpu")
     sampling_defaults = SamplingParams(temperature=0.5)
+    languages, emotions_from_text, files = ("zh", "en"), True, None
     requests: list[SynthesisRequest]
     error: IndexTTSError | None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indextts.accel import accelerate, can_offload, relieve, resolve_device
+from indextts.accel import accelerate, can_offload, conversion, relieve, resolve_device
 from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
@@ -90,7 +90,7 @@ class Engine:
         model_config, files = locate(config.model_dir, config.config_path, aux_paths)
         device = resolve_device(config.device)
         offloads = config.cpu_offload and can_offload(device)
-        models = load_models(model_config, files, device, in_main_memory=offloads)
+        models = load_models(model_config, files, device, conversion(config, device), in_main_memory=offloads)
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)

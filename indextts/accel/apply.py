@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from functools import partial
 
 import torch
 
 from indextts.accel import offload
 from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
+from indextts.accel.precision import HALVED, apply_precision, asked_precision
 from indextts.config import EngineConfig
 from indextts.decoding.backend import DecodeBackend, EagerBackend
 from indextts.errors import UnsupportedOption
-from indextts.loading import Models
+from indextts.loading import Convert, Models
 from indextts.types import AccelerationEntry, AccelerationReport
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,18 @@ def resolve_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UnsupportedOption(f"the device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def conversion(config: EngineConfig, device: torch.device) -> Convert | None:
+    """What has to be done to the weights of each network before they go to ``device``.
+
+    Raises:
+        ConfigError: the DeepSpeed configuration, or it together with the flags, is wrong.
+    """
+    if config.deepspeed or config.ds_tp_size > 1:
+        config = load_ds_config(config.ds_config).merged_into(config)
+    dtype = asked_precision(config) if device.type == "cuda" else None
+    return None if dtype is None else partial(apply_precision, dtype=dtype)
 
 
 def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, AccelerationReport]:
@@ -160,11 +174,13 @@ def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:
 
 
 def _precision(models: Models, config: EngineConfig, on_cuda: bool) -> AccelerationEntry:
-    """Half precision for the language model, which is what official inference halves; the rest stays float32."""
-    option = "fp16" if config.fp16 else "bf16" if config.bf16 else None
-    if option is None:
+    """Half precision, for what `conversion` has not converted yet."""
+    dtype = asked_precision(config)
+    if dtype is None:
         return AccelerationEntry("precision", "fp32", "fp32")
+    option = "fp16" if config.fp16 else "bf16"
     if not on_cuda:
         return AccelerationEntry(option, "on", "fp32", NEEDS_CUDA)
-    models.gpt.to(torch.float16 if config.fp16 else torch.bfloat16)
-    return AccelerationEntry(option, "on", f"{option} language model, float32 elsewhere")
+    for name, network in models.networks().items():
+        apply_precision(name, network, dtype)
+    return AccelerationEntry(option, "on", HALVED.format(option))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -65,6 +66,15 @@ class Flow:
     durations: Tensor
     known: Conditions
     cfg_rate: float
+
+
+class Solver(Protocol):
+    """`solve`, or what does the same in another way."""
+
+    def __call__(
+        self, estimator: DiT, noise: Tensor, mu: Tensor, prompt: Tensor, style: Tensor, *, steps: int, cfg_rate: float,
+        x_lens: Tensor | None = None, prompt_lens: Tensor | None = None, before_step: Callable[[], None] | None = None,
+    ) -> Tensor: ...  # fmt: skip
 
 
 def solve(

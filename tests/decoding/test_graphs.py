@@ -118,9 +118,7 @@ def test_replayed_steps_equal_eager_ones(
 
 
 @pytest.mark.usefixtures("small_graphs")
-def test_graphs_are_used_again_and_bounded_in_number(
-    model: UnifiedVoice, conds: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_are_used_again_and_bounded_in_number(model: UnifiedVoice, conds: tuple[Tensor, Tensor]) -> None:
     captures: list[int] = []
 
     def counting(step: Callable[[], None], set_back: Callable[[], None]) -> Callable[[], None]:
@@ -138,7 +136,7 @@ def test_graphs_are_used_again_and_bounded_in_number(
     for max_mel_tokens in (30, 29):
         decode(backend, prefix, dataclasses.replace(params, max_mel_tokens=max_mel_tokens), 0, 8)
     assert len(captures) == before
-    monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
+    backend.stands.limit = 2
     assert_equal(decode(backend, prefix, params, 0, 8), expected)
     assert len(backend.stands) <= 2
 

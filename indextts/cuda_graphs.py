@@ -118,11 +118,12 @@ class StaticMemory:
     def hold(self, bundle: Value) -> Value:
         """A copy of ``bundle`` in this memory. The one before is lost."""
         sizes = [-(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for tensor in tensors_of(bundle)]
-        if sum(sizes) > len(self.buffer):
+        total = sum(sizes)
+        if total > len(self.buffer):
             device, dtype = self.buffer.device, self.buffer.dtype
             self.buffer = torch.zeros(0, device=device, dtype=dtype)  # the old one may go before the new one comes
-            self.buffer = torch.zeros(sum(sizes), device=device, dtype=dtype)
-        places = iter(self.buffer[: sum(sizes)].split(sizes))
+            self.buffer = torch.zeros(1 << (total - 1).bit_length(), device=device, dtype=dtype)  # grows rarely
+        places = iter(self.buffer[:total].split(sizes))
 
         def place(tensor: Tensor) -> Tensor:
             return next(places)[: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)

@@ -81,7 +81,7 @@ class Engine:
 
     @classmethod
     def load(cls, config: EngineConfig, aux_paths: Mapping[str, str | Path] | None = None) -> Engine:
-        """Load the model, apply the accelerations asked for, and build the stages, in this order.
+        """Load the model, apply the accelerations asked for, build the stages, and warm up, in this order.
 
         Raises:
             CheckpointError, ConfigError: the model files are incomplete or damaged.
@@ -95,7 +95,12 @@ class Engine:
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)
         qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
-        return cls.assemble(config, files, models, tokenizer, qwen)
+        engine = cls.assemble(config, files, models, tokenizer, qwen)
+        if any(entry.option in ("cuda-graph", "compile") and entry.honoured for entry in engine.report.entries):
+            from indextts.accel.warm_up import warm_up
+
+            warm_up(models, engine.stages.speech.backend, config.batch_size)
+        return engine
 
     @classmethod
     def assemble(

@@ -93,8 +93,12 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
     if graphed:
         asked = "on" if config.cuda_graph else "with deepspeed"
-        whose = "DeepSpeed's CUDA graphs" if config.deepspeed else "CUDA graphs"
-        entries.append(AccelerationEntry("cuda-graph", asked, f"decoding by {whose}"))
+        own = "decoding and flow by CUDA graphs"
+        how = "decoding by DeepSpeed's CUDA graphs, flow by PyTorch's" if config.deepspeed else own
+        entries.append(AccelerationEntry("cuda-graph", asked, how))
+        from indextts.accel.flow_graphs import apply_flow_graphs
+
+        apply_flow_graphs(models.s2mel)
     if tp_size > 1:
         how = f"the language model's blocks over {tp_size} processes, without CUDA graphs"
         entries.append(AccelerationEntry("ds-tp-size", str(tp_size), how))
@@ -104,6 +108,8 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
 
         apply_fused_snake(models.vocoder)
         entries.append(AccelerationEntry("cuda-kernel", "on", "fused activation of the vocoder"))
+    if config.compile:
+        entries.append(_compile(models))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
         ("cuda-kernel", config.cuda_kernel and not fused, missing),
@@ -157,6 +163,16 @@ def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, t
     from indextts.decoding.graphs import GraphBackend
 
     return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config))
+
+
+def _compile(models: Models) -> AccelerationEntry:
+    from indextts.accel.compile import apply_compile
+
+    try:
+        apply_compile(models.s2mel.estimator)
+    except UnsupportedOption as error:
+        return AccelerationEntry("compile", "on", "off", str(error).removeprefix("--compile: "))
+    return AccelerationEntry("compile", "on", "layers of the flow by torch.compile")
 
 
 def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:

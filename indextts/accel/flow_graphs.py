@@ -111,5 +111,5 @@ class FlowGraphs:
 
 def filled_up(frames: int) -> int:
     """The number of frames that ``frames`` are filled up to."""
-    block = max(FRAME_BLOCK, 1 << (frames.bit_length() - 4))
+    block = max(FRAME_BLOCK, (1 << frames.bit_length()) // 16)
     return -(-frames // block) * block

@@ -76,7 +76,7 @@ class AdaptiveNorm(nn.Module):
 
 
 def rotary_angles(frames: int, head_dim: int, device: torch.device) -> Tensor:
-    """The rotary position embedding: complex numbers ``[F, head_dim / 2]`` of magnitude 1.
+    """The rotary position embedding ``[2, F, head_dim]``: cosines, and sines that are negative in the even columns.
 
     Raises:
         SynthesisError: more frames than ``MAX_FRAMES``.
@@ -88,13 +88,15 @@ def rotary_angles(frames: int, head_dim: int, device: torch.device) -> Tensor:
         )
     frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     phase = torch.outer(torch.arange(frames, device=device, dtype=torch.float32), frequencies)
-    return torch.polar(torch.ones_like(phase), phase)
+    cosines, sines = phase.cos(), phase.sin()
+    return torch.stack([cosines, cosines, -sines, sines], dim=-1).unflatten(-1, (2, 2)).permute(2, 0, 1, 3).flatten(2)
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Turn the pairs (2i, 2i + 1) of ``x [..., F, head_dim]`` by the rotary angles; computed in float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotary).flatten(-2).to(x.dtype)
+    cosines, sines = rotary.unbind(0)
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * cosines, swapped, sines).to(x.dtype)
 
 
 class Attention(nn.Module):

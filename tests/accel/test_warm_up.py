@@ -34,8 +34,8 @@ def test_common_shapes_are_captured_beforehand(
     backend = GraphBackend(models.gpt, counting)
     with caplog.at_level(logging.INFO, "indextts"):
         warm_up.warm_up(models, backend, batch_size)
-    assert len(solver.replays) == batch_size and len(backend.stands) >= batch_size
-    assert f"warming up the flow, {batch_size} of {batch_size}: 1 x 256 frames" in caplog.text
+    assert len(solver.replays) == 2 * batch_size and len(backend.stands) >= batch_size
+    assert f"warming up the flow, {2 * batch_size} of {2 * batch_size}: 1 x 128 frames" in caplog.text
 
     before = len(captures)
     with torch.inference_mode():

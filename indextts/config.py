@@ -254,6 +254,7 @@ class EngineConfig:
     ds_tp_size: int = 1
     cuda_kernel: bool = False
     cuda_graph: bool | None = None  # None: where DeepSpeed runs on CUDA
+    compile: bool = False
     cpu_offload: bool = False
     batch_size: int = 1
     inference_timeout_s: float | None = None

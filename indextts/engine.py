@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indextts.accel import accelerate, can_offload, relieve, resolve_device
+from indextts.accel import accelerate, can_offload, conversion, relieve, resolve_device
 from indextts.audio import silence
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
@@ -81,7 +81,7 @@ class Engine:
 
     @classmethod
     def load(cls, config: EngineConfig, aux_paths: Mapping[str, str | Path] | None = None) -> Engine:
-        """Load the model, apply the accelerations asked for, and build the stages, in this order.
+        """Load the model, apply the accelerations asked for, build the stages, and warm up, in this order.
 
         Raises:
             CheckpointError, ConfigError: the model files are incomplete or damaged.
@@ -90,12 +90,17 @@ class Engine:
         model_config, files = locate(config.model_dir, config.config_path, aux_paths)
         device = resolve_device(config.device)
         offloads = config.cpu_offload and can_offload(device)
-        models = load_models(model_config, files, device, in_main_memory=offloads)
+        models = load_models(model_config, files, device, conversion(config, device), in_main_memory=offloads)
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)
         qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
-        return cls.assemble(config, files, models, tokenizer, qwen)
+        engine = cls.assemble(config, files, models, tokenizer, qwen)
+        if any(entry.option in ("cuda-graph", "compile") and entry.honoured for entry in engine.report.entries):
+            from indextts.accel.warm_up import warm_up
+
+            warm_up(models, engine.stages.speech.backend, config.batch_size)
+        return engine
 
     @classmethod
     def assemble(

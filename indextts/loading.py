@@ -47,8 +47,15 @@ class Models:
         return {name: value for name, value in vars(self).items() if isinstance(value, nn.Module)}
 
 
-def build_networks(config: ModelConfig) -> dict[str, nn.Module]:
+Convert = Callable[[str, nn.Module], object]
+"""Is given each network by its name, ready but for its place, to change the precision of its weights."""
+
+
+def build_networks(config: ModelConfig, convert: Convert | None = None) -> dict[str, nn.Module]:
     """The empty networks; under ``without_allocating`` or on the meta device this costs nothing.
+
+    Args:
+        convert: Called with each network before the next one is built.
 
     Raises:
         ConfigError: a network cannot have the sizes of the configuration.
@@ -68,15 +75,23 @@ def build_networks(config: ModelConfig) -> dict[str, nn.Module]:
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"[:300]
             raise ConfigError(f"the {name} network cannot have the configured sizes ({reason})") from error
+        if convert is not None:
+            convert(name, nets[name])
     return nets
 
 
 def load_models(
-    config: ModelConfig, files: ModelFiles, device: torch.device, *, in_main_memory: bool = False
+    config: ModelConfig,
+    files: ModelFiles,
+    device: torch.device,
+    convert: Convert | None = None,
+    *,
+    in_main_memory: bool = False,
 ) -> Models:
     """Fill every network from its file, in float32 and strictly, fold weight norms, and move all to ``device``.
 
-    ``in_main_memory`` leaves the networks where they are, for somebody who has not the room for all of them at once.
+    Only what ``convert`` makes of the weights gets there. ``in_main_memory`` leaves the networks where they are, for
+    somebody who has not the room for all of them at once.
 
     Raises:
         CheckpointError: a file is damaged or does not fit the configuration.
@@ -84,9 +99,11 @@ def load_models(
     with without_allocating():
         nets = build_networks(config)
     fill(nets, config, files)
-    for net in nets.values():
-        fold_weight_norm(net)
-        net.eval().requires_grad_(False).to("cpu" if in_main_memory else device)
+    for name, net in nets.items():
+        fold_weight_norm(net).eval().requires_grad_(False)
+        if convert is not None:
+            convert(name, net)
+        net.to("cpu" if in_main_memory else device)
     rows = sum(config.emo_num)
     return Models(
         config=config,

@@ -11,16 +11,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from indextts.accel import resolve_device
+from indextts.accel import conversion, resolve_device
 from indextts.checkpoints import BUNDLED_DIR
 from indextts.config import EngineConfig, ModelConfig, SamplingParams
 from indextts.config_file import load_model_config, model_config
 from indextts.decoding.backend import DecodeBackend, EagerBackend
 from indextts.engine import Engine
 from indextts.errors import ConfigError, SynthesisError, UnsupportedOption
-from indextts.loading import Models, build_networks
+from indextts.loading import Convert, Models, build_networks
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.weight_norm import fold_weight_norm
 from indextts.stages.speech import SpeechStage
@@ -95,7 +95,8 @@ def random_engine(
         raise ConfigError(f"there is no size {size!r}: choose one of {', '.join(SIZES)}")
     if codes_per_character < 1:
         raise ConfigError(f"a character needs at least 1 code, not {codes_per_character}")
-    models = random_models(SIZES[size](), resolve_device(config.device), seed)
+    device = resolve_device(config.device)
+    models = random_models(SIZES[size](), device, seed, conversion(config, device))
     tokenizer = CharacterTokenizer(TextNormalizer(), models.config.gpt.number_text_tokens)
     engine = Engine.assemble(config, None, models, tokenizer)
     speech = engine.stages.speech
@@ -104,17 +105,24 @@ def random_engine(
     return engine
 
 
-def random_models(config: ModelConfig, device: torch.device, seed: int) -> Models:
+def random_models(
+    config: ModelConfig, device: torch.device, seed: int, convert: Convert | None = None
+) -> Models:
     """The networks as their constructors initialise them, made on ``device`` without a detour, ready for inference."""
+
+    def make_ready(name: str, net: nn.Module) -> None:
+        fold_weight_norm(net).eval().requires_grad_(False)
+        if convert is not None:
+            convert(name, net)
+
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
-        nets = build_networks(config)
+        nets = build_networks(config, make_ready)
         rows = sum(config.emo_num)
         speakers = torch.randn(rows, config.s2mel.style_encoder.dim)
         emotions = torch.randn(rows, config.gpt.model_dim)
     for net in nets.values():
-        fold_weight_norm(net)
-        net.eval().requires_grad_(False).to(device)
+        net.to(device)
     return Models(config, device, **nets, speaker_matrix=speakers, emotion_matrix=emotions)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("resources", "files", "memory", "subtitles"),
     ("config", "text"),
     ("config_file",),
-    ("types", "turns", "manifest"),
+    ("types", "turns", "manifest", "cuda_graphs"),
     ("audio", "models", "hub", "client"),
     ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
     ("loading",),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from functools import partial
 
 import torch
 
 from indextts.accel import offload
 from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
+from indextts.accel.precision import HALVED, apply_precision, asked_precision
 from indextts.config import EngineConfig
 from indextts.decoding.backend import DecodeBackend, EagerBackend
 from indextts.errors import UnsupportedOption
-from indextts.loading import Models
+from indextts.loading import Convert, Models
 from indextts.types import AccelerationEntry, AccelerationReport
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,18 @@ def resolve_device(name: str | None) -> torch.device:
     return device
 
 
+def conversion(config: EngineConfig, device: torch.device) -> Convert | None:
+    """What has to be done to the weights of each network before they go to ``device``.
+
+    Raises:
+        ConfigError: the DeepSpeed configuration, or it together with the flags, is wrong.
+    """
+    if config.deepspeed or config.ds_tp_size > 1:
+        config = load_ds_config(config.ds_config).merged_into(config)
+    dtype = asked_precision(config) if device.type == "cuda" else None
+    return None if dtype is None else partial(apply_precision, dtype=dtype)
+
+
 def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, AccelerationReport]:
     """Apply the options of ``config`` to loaded models.
 
@@ -79,8 +93,12 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(AccelerationEntry("deepspeed", "off", "off"))
     if graphed:
         asked = "on" if config.cuda_graph else "with deepspeed"
-        whose = "DeepSpeed's CUDA graphs" if config.deepspeed else "CUDA graphs"
-        entries.append(AccelerationEntry("cuda-graph", asked, f"decoding by {whose}"))
+        own = "decoding and flow by CUDA graphs"
+        how = "decoding by DeepSpeed's CUDA graphs, flow by PyTorch's" if config.deepspeed else own
+        entries.append(AccelerationEntry("cuda-graph", asked, how))
+        from indextts.accel.flow_graphs import apply_flow_graphs
+
+        apply_flow_graphs(models.s2mel)
     if tp_size > 1:
         how = f"the language model's blocks over {tp_size} processes, without CUDA graphs"
         entries.append(AccelerationEntry("ds-tp-size", str(tp_size), how))
@@ -90,6 +108,8 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
 
         apply_fused_snake(models.vocoder)
         entries.append(AccelerationEntry("cuda-kernel", "on", "fused activation of the vocoder"))
+    if config.compile:
+        entries.append(_compile(models))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
         ("cuda-kernel", config.cuda_kernel and not fused, missing),
@@ -145,6 +165,16 @@ def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, t
     return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config))
 
 
+def _compile(models: Models) -> AccelerationEntry:
+    from indextts.accel.compile import apply_compile
+
+    try:
+        apply_compile(models.s2mel.estimator)
+    except UnsupportedOption as error:
+        return AccelerationEntry("compile", "on", "off", str(error).removeprefix("--compile: "))
+    return AccelerationEntry("compile", "on", "layers of the flow by torch.compile")
+
+
 def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:
     """Entries for what DeepSpeed is told and does not act upon. Training's keys are only named in the log."""
     if ds_config.training_only:
@@ -160,11 +190,13 @@ def _without_effect(ds_config: DeepSpeedConfig) -> list[AccelerationEntry]:
 
 
 def _precision(models: Models, config: EngineConfig, on_cuda: bool) -> AccelerationEntry:
-    """Half precision for the language model, which is what official inference halves; the rest stays float32."""
-    option = "fp16" if config.fp16 else "bf16" if config.bf16 else None
-    if option is None:
+    """Half precision, for what `conversion` has not converted yet."""
+    dtype = asked_precision(config)
+    if dtype is None:
         return AccelerationEntry("precision", "fp32", "fp32")
+    option = "fp16" if config.fp16 else "bf16"
     if not on_cuda:
         return AccelerationEntry(option, "on", "fp32", NEEDS_CUDA)
-    models.gpt.to(torch.float16 if config.fp16 else torch.bfloat16)
-    return AccelerationEntry(option, "on", f"{option} language model, float32 elsewhere")
+    for name, network in models.networks().items():
+        apply_precision(name, network, dtype)
+    return AccelerationEntry(option, "on", HALVED.format(option))

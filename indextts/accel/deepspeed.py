@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from indextts.accel.ds_config import DeepSpeedConfig, load_ds_config
+from indextts.cuda_graphs import Replay
 from indextts.decoding.backend import DecodeStep, EagerBackend
-from indextts.decoding.graphs import Replay
 from indextts.decoding.kv_cache import KVCache
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
@@ -106,7 +106,7 @@ class DeepSpeedCapture:
         _deepspeed()
 
     def __call__(self, step: Callable[[], None], set_back: Callable[[], None]) -> Replay:
-        """See `indextts.decoding.graphs.Capture`.
+        """See `indextts.cuda_graphs.Capture`.
 
         Raises:
             ConfigError: DeepSpeed refuses the arguments.

@@ -27,7 +27,7 @@ DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:\d+)?")
 ENGINE_OPTIONS = {
     **{name: name for name in (
         "model_dir", "device", "fp16", "bf16", "deepspeed", "ds_config", "ds_tp_size", "cuda_kernel", "cuda_graph",
-        "cpu_offload", "batch_size", "strict",
+        "compile", "cpu_offload", "batch_size", "strict",
     )},
     "inference_timeout": "inference_timeout_s",
 }  # fmt: skip
@@ -71,8 +71,8 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument("--device", type=device_name, metavar="NAME", help="cpu, cuda, cuda:1, ... (the best there is)")
     speed = parser.add_argument_group("acceleration", "What this machine cannot do is said in one line at start.")
-    speed.add_argument("--fp16", action="store_true", help="half precision for the language model (CUDA)")
-    speed.add_argument("--bf16", action="store_true", help="bfloat16 for the language model")
+    speed.add_argument("--fp16", action="store_true", help="half precision wherever it is safe (CUDA)")
+    speed.add_argument("--bf16", action="store_true", help="the same in bfloat16")
     speed.add_argument("--deepspeed", action="store_true", help="run the language model inside DeepSpeed")
     speed.add_argument("--ds-config", type=existing_file, metavar="PATH", help="DeepSpeed inference settings (JSON)")
     speed.add_argument(
@@ -82,8 +82,9 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
     speed.add_argument(
         "--cuda-graph", type=true_or_false, nargs="?", const=True, metavar="true|false",
-        help="replay decode steps as CUDA graphs (true with --deepspeed on CUDA, else false)",
+        help="replay steps of decoding and of the flow as CUDA graphs (true with --deepspeed on CUDA, else false)",
     )  # fmt: skip
+    speed.add_argument("--compile", action="store_true", help="compile the flow's layers, a minute's work at start")
     speed.add_argument(
         "--cpu-offload", action="store_true", help="keep networks that only hear recordings in main memory (CUDA)"
     )

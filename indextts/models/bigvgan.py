@@ -2,7 +2,8 @@
 
 A mel frame is widened to many channels, then a few transposed convolutions raise the rate step by step to
 that of the waveform while the channels halve; after each step several residual blocks with different
-receptive fields, whose outputs are averaged, add the detail of that rate.
+receptive fields, whose outputs are averaged, add the detail of that rate. What lies between the first convolution and
+the last activation may be in half precision; mel and waveform are float32.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ class BigVGAN(nn.Module):
         x = self.conv_pre(mel)
         blocks_per_stage = len(self.resblocks) // len(self.ups)
         for stage, up in enumerate(self.ups):
-            x = cast(nn.ModuleList, up)[0](x)
+            widen = cast(nn.ConvTranspose1d, cast(nn.ModuleList, up)[0])
+            x = widen(x.to(cast(Tensor, widen.bias).dtype))
             blocks = self.resblocks[stage * blocks_per_stage : (stage + 1) * blocks_per_stage]
             total = blocks[0](x)
             for block in blocks[1:]:
                 total = total + block(x)
             x = total / blocks_per_stage
-        x = self.conv_post(self.activation_post(x))
+        x = self.conv_post(self.activation_post(x.to(self.activation_post.act.alpha.dtype)))
         return torch.tanh(x) if self.use_tanh_at_final else x.clamp(-1, 1)

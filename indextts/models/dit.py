@@ -1,8 +1,14 @@
-"""The estimator of the flow's velocity: a transformer over frames with a WaveNet on top (spec 9.4)."""
+"""The estimator of the flow's velocity: a transformer over frames with a WaveNet on top (spec 9.4).
+
+What does not depend on the noisy mel is computed apart: `prepare` once for a call, `modulate` once for all times of a
+solver. The weights may be in half precision but for those around the mel, the time and the norms, which stay float32
+with the stream of the transformer; a layer takes its input in the precision of its weights.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +18,7 @@ from torch.nn import functional as F
 from indextts.config import S2MelConfig
 from indextts.errors import ConfigError, SynthesisError
 from indextts.models.conformer import length_mask
-from indextts.models.wavenet import WaveNet
+from indextts.models.wavenet import Edges, WaveNet
 from indextts.models.weight_norm import weight_norm
 
 MAX_FRAMES = 16384
@@ -63,14 +69,14 @@ class AdaptiveNorm(nn.Module):
         with torch.no_grad():  # an untrained network starts with a gain around one
             self.project_layer.bias.copy_(torch.arange(2 * width) < width)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """``x [B, F, C]``, ``time [B, 1, C]`` -> ``[B, F, C]``."""
-        gain, offset = self.project_layer(time).chunk(2, dim=-1)
-        return gain * self.norm(x) + offset
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """``x [B, F, C]``, ``modulation [B, 1, 2C]`` from ``project_layer`` -> ``[B, F, C]``."""
+        gain, offset = modulation.chunk(2, dim=-1)
+        return torch.addcmul(offset, gain, self.norm(x))
 
 
-def rotary_angles(frames: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[F, head_dim / 2]`` of the rotary position embedding.
+def rotary_angles(frames: int, head_dim: int, device: torch.device) -> Tensor:
+    """The rotary position embedding ``[2, F, head_dim]``: cosines, and sines that are negative in the even columns.
 
     Raises:
         SynthesisError: more frames than ``MAX_FRAMES``.
@@ -82,14 +88,15 @@ def rotary_angles(frames: int, head_dim: int, device: torch.device) -> tuple[Ten
         )
     frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
     phase = torch.outer(torch.arange(frames, device=device, dtype=torch.float32), frequencies)
-    return phase.cos(), phase.sin()
+    cosines, sines = phase.cos(), phase.sin()
+    return torch.stack([cosines, cosines, -sines, sines], dim=-1).unflatten(-1, (2, 2)).permute(2, 0, 1, 3).flatten(2)
 
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (2i, 2i + 1) of ``x [..., F, head_dim]`` by the rotary angles."""
-    cos, sin = rotary
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn the pairs (2i, 2i + 1) of ``x [..., F, head_dim]`` by the rotary angles; computed in float32."""
+    cosines, sines = rotary.unbind(0)
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * cosines, swapped, sines).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -101,11 +108,11 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor], begin: int = 0) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None, rotary: Tensor, begin: int = 0) -> Tensor:
         """``x [B, F, C]`` -> ``[B, F - begin, C]``: frames before ``begin`` are attended to, but do not attend."""
-        qkv = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = self.wqkv(x.to(self.wqkv.weight.dtype)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(qkv[:2], rotary)
-        mixed = F.scaled_dot_product_attention(q[:, :, begin:], k, qkv[2], attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q[:, :, begin:], k, qkv[2], attn_mask=keys)
         return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
@@ -120,6 +127,7 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(width, inner, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.w1.weight.dtype)
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
@@ -135,14 +143,14 @@ class Block(nn.Module):
         self.skip_in_linear = nn.Linear(2 * width, width) if takes_skip else None
 
     def forward(
-        self, x: Tensor, skip: Tensor | None, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor],
+        self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Tensor | None, rotary: Tensor,
         begin: int = 0,
     ) -> Tensor:  # fmt: skip
-        """``x [B, F, C]`` -> ``[B, F - begin, C]``, the frames from ``begin`` on."""
+        """``x [B, F, C]`` -> ``[B, F - begin, C]``, the frames from ``begin`` on. ``modulations`` are of both norms."""
         if self.skip_in_linear is not None and skip is not None:
-            x = self.skip_in_linear(torch.cat([x, skip], dim=-1))
-        x = x[:, begin:] + self.attention(self.attention_norm(x, time), mask, rotary, begin)
-        return x + self.feed_forward(self.ffn_norm(x, time))
+            x = self.skip_in_linear(torch.cat([x, skip], dim=-1).to(self.skip_in_linear.weight.dtype))
+        x = x[:, begin:] + self.attention(self.attention_norm(x, modulations[0]), keys, rotary, begin)
+        return x + self.feed_forward(self.ffn_norm(x, modulations[1]))
 
 
 class Transformer(nn.Module):
@@ -154,15 +162,23 @@ class Transformer(nn.Module):
         self.norm = AdaptiveNorm(width)
         self.head_dim = width // heads
 
+    def norms(self) -> list[AdaptiveNorm]:
+        """Both of every layer, and the last one."""
+        norms: list[AdaptiveNorm] = []
+        for layer in self.layers:
+            assert isinstance(layer, Block)
+            norms += [layer.attention_norm, layer.ffn_norm]
+        return [*norms, self.norm]
+
     def forward(
-        self, x: Tensor, time: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor], begin: int = 0
+        self, x: Tensor, modulations: Sequence[Tensor], keys: Tensor | None, rotary: Tensor, begin: int = 0
     ) -> Tensor:
         """Run the stack.
 
         Args:
             x: ``[B, F, C]``.
-            time: ``[B, 1, C]`` time embedding.
-            mask: bool ``[B, 1, 1, F]``, the frames to attend to; None means all.
+            modulations: ``[B, 1, 2C]`` for each of ``norms``.
+            keys: ``[B, 1, 1, F]``, minus infinity where a frame must not be attended to, else 0; None means all zero.
             rotary: ``rotary_angles`` of F frames.
             begin: First frame that is wanted. The last layer computes nothing else for the frames before it than
                 their keys and values.
@@ -173,10 +189,11 @@ class Transformer(nn.Module):
         half, last = len(self.layers) // 2, len(self.layers) - 1
         stack: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x = layer(x, stack.pop() if i > half else None, time, mask, rotary, begin if i == last else 0)
+            skip = stack.pop() if i > half else None
+            x = layer(x, skip, modulations[2 * i : 2 * i + 2], keys, rotary, begin if i == last else 0)
             if i < half:
                 stack.append(x)
-        return self.norm(x, time)
+        return self.norm(x, modulations[-1])
 
 
 class FinalLayer(nn.Module):
@@ -187,10 +204,10 @@ class FinalLayer(nn.Module):
         self.linear = weight_norm(nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """``x [B, F, C]``, ``time [B, 1, C]`` -> ``[B, F, C]``."""
-        shift, scale = self.adaLN_modulation(time).chunk(2, dim=-1)
-        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """``x [B, F, C]``, ``modulation [B, 1, 2C]`` from ``adaLN_modulation`` -> ``[B, F, C]``."""
+        shift, scale = modulation.chunk(2, dim=-1)
+        return self.linear(F.layer_norm(x.float(), x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
 
 
 @dataclass(frozen=True)
@@ -200,24 +217,22 @@ class Conditions:
     Attributes:
         merged: ``[B, F, C]``, the share of prompt, style and conditions in the input of the transformer.
         rotary: Rotary angles of F frames.
-        valid: bool ``[B, F]``, frames that count.
-        keys: ``valid`` as the mask of attention, or None where every frame counts.
-        edges: int64 ``[B]``, where the WaveNet mirrors a row.
+        keys: ``[B, 1, 1, F]``, minus infinity for frames that do not count, else 0; None where every frame counts.
+        edges: What the WaveNet must know of ragged rows; None where there are none.
         start: First frame of the noisy mel, and of the velocity. The mel is zero in the frames before it.
     """
 
     merged: Tensor
-    rotary: tuple[Tensor, Tensor]
-    valid: Tensor
+    rotary: Tensor
     keys: Tensor | None
-    edges: Tensor
+    edges: Edges | None
     start: int
 
 
 class DiT(nn.Module):
     """Velocity of the flow at a noisy mel, given prompt, style and conditions.
 
-    ``forward`` computes it from scratch. A solver prepares the conditions once and then calls ``velocity``.
+    ``forward`` computes it from scratch. A solver prepares the conditions and modulates once, then calls ``velocity``.
     """
 
     def __init__(self, config: S2MelConfig) -> None:
@@ -259,7 +274,7 @@ class DiT(nn.Module):
         Returns:
             ``[B, 80, F]``; meaningless beyond ``x_lens``.
         """
-        return self.velocity(x, t, self.prepare(prompt_x, x_lens, style, cond, edges))
+        return self.velocity(x, self.modulate(t), self.prepare(prompt_x, x_lens, style, cond, edges))
 
     def prepare(
         self, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, cond: Tensor, edges: Tensor | None = None,
@@ -267,35 +282,66 @@ class DiT(nn.Module):
     ) -> Conditions:  # fmt: skip
         """All that does not depend on the noisy mel and the time. Arguments as for ``forward`` and ``Conditions``."""
         rows, _, frames = prompt_x.shape
+        begin = self._begin(start)
+        widest = max(max(padding) for padding in self.wavenet.paddings)
         whole = torch.full((rows,), frames, device=prompt_x.device)
         valid = length_mask(whole if x_lens is None else x_lens, frames)
+        is_ragged = x_lens is not None or edges is not None or frames - begin <= widest
         parts = [prompt_x.transpose(1, 2), self.cond_projection(cond), style[:, None].expand(-1, frames, -1)]
         merge = self.cond_x_merge_linear
         return Conditions(
             merged=F.linear(torch.cat(parts, dim=-1), merge.weight[:, self.mels :], merge.bias),
             rotary=rotary_angles(frames, self.transformer.head_dim, prompt_x.device),
-            valid=valid,
-            keys=None if x_lens is None else valid[:, None, None],
-            edges=whole if edges is None else edges,
+            keys=None if x_lens is None else self._hidden(~valid)[:, None, None],
+            edges=self.wavenet.edges((whole if edges is None else edges) - begin, valid[:, None, begin:])
+            if is_ragged
+            else None,
             start=start,
         )
 
-    def velocity(self, x: Tensor, t: Tensor, known: Conditions) -> Tensor:
-        """Velocity ``[B, 80, F - start]`` at a noisy mel of that shape and at flow times ``t [B]``."""
-        # Later frames feel those before the start through attention, and through the WaveNet as far as it reaches.
-        begin = max(0, known.start - self.wavenet.reach)
+    def modulate(self, t: Tensor) -> Tensor:
+        """What every layer makes of the flow times ``t [B]``, 0 to 1, side by side: ``[B, N]``."""
+        time = self.t_embedder(t)
+        parts = [norm.project_layer(time) for norm in self.transformer.norms()]
+        parts += [self.final_layer.adaLN_modulation(time)]
+        parts += [self.wavenet.cond_layer(self.t_embedder2(t)[:, :, None])[:, :, 0]]
+        return torch.cat(parts, dim=1)
+
+    def velocity(self, x: Tensor, modulation: Tensor, known: Conditions) -> Tensor:
+        """Velocity ``[B, 80, F - start]`` at a noisy mel of that shape and at the times of ``modulation [B or 1, N]``.
+
+        It is float32, whatever the weights are.
+        """
+        *norms, final, local = self._split(modulation)
+        begin = self._begin(known.start)
         before, between = known.start, known.start - begin
-        time = self.t_embedder(t)[:, None]
         noisy = x.transpose(1, 2)
         h = F.linear(noisy, self.cond_x_merge_linear.weight[:, : self.mels])
         h = known.merged + F.pad(h, (0, 0, before, 0))
-        h = self.transformer(h, time, known.keys, known.rotary, begin)
-        h = self.skip_linear(torch.cat([h, F.pad(noisy, (0, 0, between, 0))], dim=-1))
-        local = self.wavenet(
-            self.conv1(h).transpose(1, 2),
-            known.valid[:, None, begin:],
-            self.t_embedder2(t)[:, :, None],
-            known.edges - begin,
-        )
+        h = self.transformer(h, norms, known.keys, known.rotary, begin)
+        h = torch.cat([h, F.pad(noisy, (0, 0, between, 0))], dim=-1)
+        h = self.skip_linear(h.to(self.skip_linear.weight.dtype))
+        local = self.wavenet(self.conv1(h).transpose(1, 2), local.transpose(1, 2), known.edges)
         h = local.transpose(1, 2) + self.res_projection(h)
-        return self.conv2(self.final_layer(h[:, between:], time).transpose(1, 2))
+        return self.conv2(self.final_layer(h[:, between:], final).transpose(1, 2))
+
+    def _begin(self, start: int) -> int:
+        """The first frame that the velocity from ``start`` on needs behind the attention of the last layer.
+
+        Later frames feel those before the start through attention, and through the WaveNet as far as it reaches.
+        """
+        return max(0, start - self.wavenet.reach)
+
+    def _split(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """The parts of a modulation, ``[B, 1, n]`` each: for every norm, for the final layer, for the WaveNet."""
+        width = self.conv1.in_features
+        twos = len(self.transformer.norms()) + 1
+        rest = modulation.shape[1] - twos * 2 * width
+        return modulation[:, None].split([2 * width] * twos + [rest], dim=-1)
+
+    def _hidden(self, frames: Tensor) -> Tensor:
+        """The addend to the scores of attention that hides ``frames``, in the precision of attention."""
+        first = self.transformer.layers[0]
+        assert isinstance(first, Block)
+        hidden = torch.zeros(frames.shape, dtype=first.attention.wqkv.weight.dtype, device=frames.device)
+        return hidden.masked_fill_(frames, float("-inf"))

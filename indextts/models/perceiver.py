@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """``x / max(|x|, 1e-12) * sqrt(width) * gamma``."""
+    """``x / max(|x|, 1e-12) * sqrt(width) * gamma``; the norm is taken in float32."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=-1) * (math.sqrt(x.shape[-1]) * self.gamma)
+        return F.normalize(x.float(), dim=-1).to(x.dtype) * (math.sqrt(x.shape[-1]) * self.gamma)
 
 
 class GatedGELU(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from indextts.config import S2MelConfig
 from indextts.errors import ConfigError
 from indextts.models.dit import DiT
+from indextts.models.flow_matching import Solver, solve
 from indextts.models.length_regulator import LengthRegulator
 
 # Patterns of keys that the released file carries and inference never reads; they are not built.
@@ -25,7 +26,11 @@ UNUSED_KEYS = (
 
 
 class S2Mel(nn.Module):
-    """Projection of the GPT's latents, length regulator, and the flow's estimator under ``cfm``."""
+    """Projection of the GPT's latents, length regulator, and the flow's estimator under ``cfm``.
+
+    Attributes:
+        solve: Integrates the flow.
+    """
 
     def __init__(self, config: S2MelConfig) -> None:
         super().__init__()
@@ -39,10 +44,11 @@ class S2Mel(nn.Module):
         self.length_regulator = LengthRegulator(config.length_regulator)
         # No activation in between: matrices in a row, as released.
         self.gpt_layer = nn.Sequential(*(nn.Linear(n, m) for n, m in pairwise(config.gpt_layer_dims)))
+        self.solve: Solver = solve
 
     @property
     def estimator(self) -> DiT:
-        """Velocity of the flow, for ``flow_matching.solve``."""
+        """Velocity of the flow, for ``solve``."""
         estimator = self.cfm["estimator"]
         assert isinstance(estimator, DiT)
         return estimator

@@ -45,7 +45,8 @@ class ConvNeXtBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, D, T]`` to ``[B, T, C]``."""
-        hidden = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
+        hidden = self.embed(x.to(self.embed.weight.dtype))
+        hidden = self.norm(hidden.transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
             hidden = block(hidden)
         return self.final_layer_norm(hidden.transpose(1, 2))
@@ -111,7 +112,8 @@ class SemanticCodec(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Embeddings ``[B, T, D]`` to the space of the codebook, ``[B, d, T]``, before quantisation."""
-        return self.quantizer.first.in_project(self.encoder(x.transpose(1, 2)).transpose(1, 2))
+        codebook = self.quantizer.first
+        return codebook.in_project(self.encoder(x.transpose(1, 2)).transpose(1, 2).to(codebook.codebook.weight.dtype))
 
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Quantise normalised semantic embeddings.

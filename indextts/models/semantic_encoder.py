@@ -16,7 +16,7 @@ class SemanticEncoder(nn.Module):
 
     Only the ``output_layer`` layers that matter are built (17 of 24 in the released model). The state dict is
     that of transformers' ``Wav2Vec2BertModel``, less the dropped layers, plus vectors ``mean`` and ``var``
-    of ``wav2vec2bert_stats``. At inference always run in float32, also where the rest runs in half precision.
+    of ``wav2vec2bert_stats``. The layers may be in half precision; features and normalised embeddings are float32.
     """
 
     mean: Tensor  # [D]
@@ -41,12 +41,13 @@ class SemanticEncoder(nn.Module):
         Returns:
             ``[B, T, D]``, not normalised; all positions, also the masked ones.
         """
-        projected, _ = self.feature_projection(input_features)
+        dtype = self.feature_projection.projection.weight.dtype
+        projected, _ = self.feature_projection(input_features.to(dtype))
         return self.encoder(projected, attention_mask=attention_mask).last_hidden_state
 
     def normalize(self, hidden: Tensor) -> Tensor:
         """Shift and scale ``[B, T, D]`` by the statistics that go with the weights (no epsilon)."""
-        return (hidden - self.mean) / torch.sqrt(self.var)
+        return (hidden.to(self.mean.dtype) - self.mean) / torch.sqrt(self.var)
 
 
 def transformers_config(config: W2VBertConfig) -> Wav2Vec2BertConfig:

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from indextts.config import WaveNetConfig
 from indextts.models.weight_norm import weight_norm
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where the frames of ragged rows come from that are padded by mirroring, and which of them are zero instead.
+
+    Attributes:
+        index: int64 ``[B, 1, left + F + right]``.
+        real: bool of the same shape, false beyond the end of a row that is too short to be mirrored so far.
+        inside: ``real``, less what comes from outside of the mask.
+    """
+
+    index: Tensor
+    real: Tensor
+    inside: Tensor
+
+    @classmethod
+    def at(cls, left: int, right: int, lengths: Tensor, mask: Tensor) -> Mirror:
+        """The mirror for rows of ``lengths [B]``, with ``left`` frames in front and ``right`` behind.
+
+        ``mask`` is bool ``[B, 1, F]``. What follows ``right`` frames after a row's end has no meaning.
+        """
+        frames = mask.shape[2]
+        last = lengths.clamp(min=max(left, right) + 1)[:, None] - 1
+        position = torch.arange(-left, frames + right, device=mask.device).abs()
+        position = torch.where(position > last, 2 * last - position, position)
+        index = position.clamp(0, frames - 1)[:, None]
+        real = (position < lengths[:, None])[:, None]
+        return cls(index, real, real & mask.gather(2, index))
+
+
+@dataclass(frozen=True)
+class Edges:
+    """What the convolutions must know of ragged rows, the same for every pass.
+
+    Attributes:
+        mask: bool ``[B, 1, F]``, true where a frame counts.
+        mirrors: By how many frames a convolution wants in front and behind.
+    """
+
+    mask: Tensor
+    mirrors: dict[tuple[int, int], Mirror]
 
 
 class NormedConv1d(nn.Module):
@@ -16,34 +61,12 @@ class NormedConv1d(nn.Module):
         super().__init__()
         conv = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size, dilation=dilation))
         self.conv = nn.ModuleDict({"conv": conv})
-        self.padding = (kernel_size - 1) * dilation
-        self.left = self.padding - self.padding // 2
+        padding = (kernel_size - 1) * dilation
+        self.left, self.right = padding - padding // 2, padding // 2
 
-    def forward(self, x: Tensor, edges: Tensor | None = None) -> Tensor:
-        """``[B, C, F]`` -> ``[B, out, F]``; rows are mirrored at ``edges [B]``, without them frames are lost."""
-        if edges is not None:
-            x = reflect_pad(x, self.left, self.padding - self.left, edges)
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, left + F + right]`` -> ``[B, out, F]``."""
         return self.conv["conv"](x)
-
-
-def reflect_pad(x: Tensor, left: int, right: int, lengths: Tensor) -> Tensor:
-    """Mirror every row at its first and at its own last frame; a row too short for that is continued with zeros.
-
-    Args:
-        x: ``[B, C, F]``.
-        left: Frames to put before each row.
-        right: Frames to put after each row's end.
-        lengths: int64 ``[B]`` valid frames of each row.
-
-    Returns:
-        ``[B, C, left + F + right]``; what follows ``right`` frames after a row's end has no meaning.
-    """
-    frames = x.shape[2]
-    last = lengths.clamp(min=max(left, right) + 1)[:, None] - 1
-    position = torch.arange(-left, frames + right, device=x.device).abs()
-    position = torch.where(position > last, 2 * last - position, position)
-    index = position.clamp(0, frames - 1)[:, None].expand(-1, x.shape[1], -1)
-    return x.gather(2, index).masked_fill((position >= lengths[:, None])[:, None], 0)
 
 
 class WaveNet(nn.Module):
@@ -61,30 +84,58 @@ class WaveNet(nn.Module):
         )
 
     @property
+    def paddings(self) -> list[tuple[int, int]]:
+        """The frames that each layer wants in front and behind."""
+        return [(layer.left, layer.right) for layer in self.in_layers if isinstance(layer, NormedConv1d)]
+
+    @property
     def reach(self) -> int:
         """How many earlier frames a frame feels at most."""
-        return sum(layer.left for layer in self.in_layers if isinstance(layer, NormedConv1d))
+        return sum(left for left, _ in self.paddings)
 
-    def forward(self, x: Tensor, mask: Tensor, time: Tensor, edges: Tensor) -> Tensor:
+    def edges(self, lengths: Tensor, mask: Tensor) -> Edges:
+        """For rows of which frames count where ``mask [B, 1, F]`` is true, mirrored at ``lengths [B]``."""
+        return Edges(mask, {padding: Mirror.at(*padding, lengths, mask) for padding in sorted(set(self.paddings))})
+
+    def forward(self, x: Tensor, bias: Tensor, edges: Edges | None) -> Tensor:
         """One pass.
 
         Args:
             x: ``[B, C, F]``; not masked before the first layer.
-            mask: bool ``[B, 1, F]``, true where a frame counts.
-            time: ``[B, C, 1]`` time embedding.
-            edges: int64 ``[B]``, the length at which a row's convolutions see a mirror.
+            bias: ``[B, 2 C layers, 1]``, what ``cond_layer`` makes of the time embedding.
+            edges: None means that every frame of every row counts. Then F must exceed what a layer mirrors.
 
         Returns:
             ``[B, C, F]``, zero outside the mask.
         """
         width, layers = x.shape[1], len(self.in_layers)
         skipped = torch.zeros_like(x)
-        biases = self.cond_layer(time).chunk(layers, dim=1)
-        for in_layer, res_skip, bias in zip(self.in_layers, self.res_skip_layers, biases, strict=True):
-            gates, filters = (in_layer(x, edges) + bias).chunk(2, dim=1)
+        biases = bias.to(x.dtype).chunk(layers, dim=1)
+        steps = zip(self.in_layers, self.res_skip_layers, self.paddings, biases, strict=True)
+        for number, (in_layer, res_skip, padding, bias) in enumerate(steps):
+            padded = mirrored(x, padding, edges, is_masked=number > 0)
+            gates, filters = (in_layer(padded) + bias).chunk(2, dim=1)
             out = res_skip(gates.tanh() * filters.sigmoid())
             if out.shape[1] > width:  # all layers but the last
                 residual, out = out.chunk(2, dim=1)
-                x = (x + residual) * mask
+                x = x + residual
             skipped = skipped + out
-        return skipped * mask
+        return skipped if edges is None else skipped * edges.mask
+
+
+def mirrored(x: Tensor, padding: tuple[int, int], edges: Edges | None, is_masked: bool) -> Tensor:
+    """Mirror every row of ``x [B, C, F]`` at its first and at its own last frame.
+
+    Args:
+        padding: Frames to put in front and behind.
+        edges: Where rows end; a row too short for the padding is continued with zeros. None: all rows are whole.
+        is_masked: Frames outside of the mask are zero.
+
+    Returns:
+        ``[B, C, left + F + right]``.
+    """
+    if edges is None:
+        return F.pad(x, padding, mode="reflect")
+    mirror = edges.mirrors[padding]
+    padded = x.gather(2, mirror.index.expand(-1, x.shape[1], -1))
+    return padded * (mirror.inside if is_masked else mirror.real)

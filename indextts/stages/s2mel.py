@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from indextts.loading import Models
-from indextts.models.flow_matching import join_rows, solve
+from indextts.models.flow_matching import join_rows
 from indextts.types import SpeechCodes, Voice
 
 NoiseSource = Callable[[tuple[int, int], "torch.Generator | None"], Tensor]
@@ -55,7 +55,7 @@ class S2MelStage:
             row[:, :total] = self.draw_noise((len(row), total), generator)
         prompt, style = voice.prompt_mel.expand(rows, -1, -1), voice.style.expand(rows, -1)
         ragged = {} if rows == 1 else {"x_lens": totals, "prompt_lens": prompt_lens}
-        mel = solve(
+        mel = net.solve(
             net.estimator, noise, mu, prompt, style,
             steps=config.steps, cfg_rate=config.cfg_rate, before_step=check, **ragged,
         )  # fmt: skip

@@ -1,9 +1,4 @@
-"""Replayed steps against steps that run as they come.
-
-On the CPU a recorder stands in for CUDA: it keeps the operations of one step with the very tensors that they worked on,
-and repeats them there. As in a graph, Python is not asked again, and a tensor that a step puts in place of another one
-is lost. It refuses what a capture refuses: reading a number on the host, and random numbers.
-"""
+"""Replayed steps against steps that run as they come. On the CPU, `tests.recorder` stands in for CUDA."""
 
 from __future__ import annotations
 
@@ -14,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from indextts.accel.deepspeed import DeepSpeedCapture, load_ds_config
 from indextts.config import SamplingParams
@@ -26,37 +19,7 @@ from indextts.decoding.search import Generation, generate
 from indextts.errors import UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 from tests.decoding.conftest import texts
-
-FORBIDDEN = {"item", "_local_scalar_dense", "exponential_", "multinomial", "nonzero", "masked_select"}
-
-
-class Recorder(TorchDispatchMode):
-    """What happens within, operation by operation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in FORBIDDEN:
-            raise RuntimeError(f"{func} in a capture")
-        result = func(*args, **(kwargs or {}))
-        self.operations.append((func, args, kwargs or {}, [x for x in tree_leaves(result) if isinstance(x, Tensor)]))
-        return result
-
-    def replay(self) -> None:
-        for func, args, kwargs, recorded in self.operations:
-            results = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-            for old, new in zip(recorded, results, strict=True):
-                if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
-def record(step: Callable[[], None], set_back: Callable[[], None]) -> Callable[[], None]:
-    recorder = Recorder()
-    with recorder:
-        step()
-    return recorder.replay
+from tests.recorder import record
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +81,7 @@ def test_replayed_steps_equal_eager_ones(
 
 
 @pytest.mark.usefixtures("small_graphs")
-def test_graphs_are_used_again_and_bounded_in_number(
-    model: UnifiedVoice, conds: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_are_used_again_and_bounded_in_number(model: UnifiedVoice, conds: tuple[Tensor, Tensor]) -> None:
     captures: list[int] = []
 
     def counting(step: Callable[[], None], set_back: Callable[[], None]) -> Callable[[], None]:
@@ -138,7 +99,7 @@ def test_graphs_are_used_again_and_bounded_in_number(
     for max_mel_tokens in (30, 29):
         decode(backend, prefix, dataclasses.replace(params, max_mel_tokens=max_mel_tokens), 0, 8)
     assert len(captures) == before
-    monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
+    backend.stands.limit = 2
     assert_equal(decode(backend, prefix, params, 0, 8), expected)
     assert len(backend.stands) <= 2
 

@@ -16,7 +16,7 @@ from indextts.models.dit import MAX_FRAMES, rotary_angles, rotate
 from indextts.models.flow_matching import guided_conditions, guided_velocity, join_rows, solve
 from indextts.models.length_regulator import nearest_indices
 from indextts.models.s2mel import S2Mel
-from indextts.models.wavenet import reflect_pad
+from indextts.models.wavenet import Edges, Mirror, mirrored
 
 CONFIG = S2MelConfig(
     style_encoder=StyleEncoderConfig(dim=6),
@@ -82,12 +82,12 @@ def test_whole_rows_need_no_lengths(model: S2Mel) -> None:
 @torch.no_grad()
 def test_guidance_extrapolates_from_the_branch_without_conditions(model: S2Mel) -> None:
     x, prompt_x, mu, style = (torch.randn(1, *shape) for shape in ((8, 15), (8, 15), (15, 12), (6,)))
-    lens, t = torch.tensor([15]), torch.tensor(0.3)
+    lens, modulation = torch.tensor([15]), model.estimator.modulate(torch.tensor([0.3]))
     zeros = [torch.zeros_like(c) for c in (prompt_x, style, mu)]
 
     def velocity(prompt_x: Tensor, style: Tensor, mu: Tensor, cfg_rate: float) -> Tensor:
         known = guided_conditions(model.estimator, prompt_x, lens, style, mu, cfg_rate)
-        return guided_velocity(model.estimator, x, t, known, cfg_rate)
+        return guided_velocity(model.estimator, x, modulation, known, cfg_rate)
 
     plain, null = velocity(prompt_x, style, mu, 0.0), velocity(zeros[0], zeros[1], zeros[2], 0.0)
     guided = velocity(prompt_x, style, mu, 0.7)
@@ -106,7 +106,7 @@ def test_velocity_from_a_later_frame_is_the_end_of_the_whole_velocity(
     lens, t = torch.tensor([23, start + 2]) if ragged_rows else None, torch.tensor([0.3, 0.8])
     whole = model.estimator(x, prompt_x, lens, t, style, mu, edges=lens)
     known = model.estimator.prepare(prompt_x, lens, style, mu, lens, start)
-    end = model.estimator.velocity(x[..., start:], t, known)
+    end = model.estimator.velocity(x[..., start:], model.estimator.modulate(t), known)
     assert end.shape == (2, 8, 23 - start)
     for row, length in enumerate([23, 23] if lens is None else lens.tolist()):
         assert_close(end[row, :, : length - start], whole[row, :, start:length])
@@ -147,6 +147,12 @@ def test_nearest_indices_are_those_of_interpolate() -> None:
             assert torch.equal(got, expected), (source, target)
 
 
+def reflect_pad(x: Tensor, left: int, right: int, lengths: Tensor) -> Tensor:
+    mask = torch.ones(len(x), 1, x.shape[2], dtype=torch.bool)
+    edges = Edges(mask, {(left, right): Mirror.at(left, right, lengths, mask)})
+    return mirrored(x, (left, right), edges, is_masked=True)
+
+
 @pytest.mark.parametrize("frames", [3, 4, 9])
 def test_reflection_at_each_rows_end(frames: int) -> None:
     x = torch.randn(2, 3, 9)
@@ -154,6 +160,7 @@ def test_reflection_at_each_rows_end(frames: int) -> None:
     expected = F.pad(x[:1, :, :frames], (2, 2), mode="reflect")
     assert torch.equal(padded[:1, :, : frames + 4], expected)
     assert torch.equal(padded[1:], F.pad(x[1:], (2, 2), mode="reflect"))
+    assert torch.equal(padded[1:], mirrored(x[1:], (2, 2), None, is_masked=True))
 
 
 @pytest.mark.parametrize("frames", [1, 2])

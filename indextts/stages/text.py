@@ -45,11 +45,11 @@ class TextStage:
         """
         if max_tokens < 2:
             raise TextError(f"a segment needs room for at least 2 text tokens, not {max_tokens}")
-        spelled = with_readings(text, glossary)
+        check_text(text)
         max_tokens = min(max_tokens, self.max_text_tokens - 1)  # a closing quote may come on top (spec quirk 2)
         found: list[tuple[Sequence[str], Sequence[str]]] = []
-        for passage in filter(str.strip, spelled.split(PASSAGE_END)):
-            tokens, written = self.tokenizer.read(passage, numbers_language)
+        for passage in filter(str.strip, text.split(PASSAGE_END)):
+            tokens, written = self.tokenizer.read(with_readings(passage, glossary), numbers_language)
             pieces = split_segments(tokens, max_tokens, quick_streaming_tokens)
             found += zip(pieces, words_of(pieces, written), strict=True)
             quick_streaming_tokens = max(0, quick_streaming_tokens - len(tokens))

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from indextts.text.pauses import MAX_PAUSE_S
-from indextts.webui.exports import AUDIO_FORMATS
-from indextts.webui.page import QUIET, Fields, Page
+from indextts.webui.downloads import DOWNLOADS
+from indextts.webui.page import ACTION, QUIET, Fields, Page
 from indextts.webui.studio import MAX_BATCH, Studio
 
 DEFAULT_BATCH = 4
@@ -45,11 +45,15 @@ class Board:
         self.widgets["summary"] = gr.Markdown(elem_id=f"{self.name}_summary")
         self.batch_size = make(gr.Slider, "batch_size", 1, MAX_BATCH, value=DEFAULT_BATCH, step=1)
         with gr.Row():
-            self.buttons["speak"] = make(gr.Button, "speak", variant="primary", scale=3, min_width=120)
+            self.buttons["speak"] = make(
+                gr.Button, "speak", variant="primary", elem_classes=["speak"], scale=3, min_width=120
+            )
             self.buttons["cancel"] = make(gr.Button, "cancel", variant="stop", scale=1, min_width=80)
             self.buttons["start_over"] = make(gr.Button, "rows.start_over", scale=1, min_width=80)
         self.listen = make(gr.Checkbox, "listen", value=True, container=False)
-        self.widgets["status"] = make(gr.Markdown, "rows.idle", elem_id=f"{self.name}_status", elem_classes="status")
+        self.widgets["status"] = make(
+            gr.Markdown, "rows.idle", elem_id=f"{self.name}_status", elem_classes=["announced"]
+        )
 
     def _rows(self, table: str, column_widths: list[int]) -> None:
         self.widgets["table"] = self.page.make(
@@ -95,7 +99,7 @@ class Board:
             elem_id=f"{self.name}_result",
         )
         with gr.Row():
-            self.audio_format = make(gr.Radio, "rows.format", choices=AUDIO_FORMATS, value="wav", min_width=200)
+            self.audio_format = make(gr.Radio, "rows.format", choices=DOWNLOADS, value="wav", min_width=200)
             self.buttons["export"] = make(gr.Button, "rows.export", min_width=160)
         self.widgets["files"] = make(gr.File, "rows.files", file_count="multiple", interactive=False, visible=False)
         # Seen by the player only.
@@ -112,7 +116,9 @@ class Board:
         source = {**self.page.form(), **shaping, "batch_size": self.batch_size}
         cut = gr.Button("cut", elem_id=f"{self.name}_cut", elem_classes="live")
         outputs = ["summary", "table", "part"]
-        self.refreshed = self.on(cut.click, studio.refresh, outputs, kwargs=shaping, trigger_mode="always_last")
+        again = {**QUIET, "trigger_mode": "always_last"}
+        self.refreshed = self.on(cut.click, studio.refresh, outputs, kwargs=shaping, **again)
+        self.page.texts.redraw(self.redrawn, [], [w[name] for name in outputs])
         typed = [widget.change for widget in shaping.values()]
         gr.on(typed, fn=None, js=later(f"{self.name}_cut"), api_visibility="private")
 
@@ -123,9 +129,10 @@ class Board:
         self.refreshed.then(*show_row, **QUIET)
         row = [number, w["row_text"], w["row_pause"]]
         changed = ["summary", "table", "part", "status", "result"]
-        self.on(b["change_row"].click, studio.change_row, changed, row)
-        self.on(b["start_over"].click, studio.start_over, changed)
-        self.on(b["export"].click, studio.export, ["files", "status"], [self.audio_format], show_progress="full")
+        self.on(b["change_row"].click, studio.change_row, changed, row, **ACTION)
+        self.on(b["start_over"].click, studio.start_over, changed, **ACTION)
+        files = {**ACTION, "show_progress": "full"}
+        self.on(b["export"].click, studio.export, ["files", "status"], [self.audio_format], **files)
 
         # The browser works off the listeners of a click one after the other: the player's have to come first.
         player = {"fn": None, "api_visibility": "private"}
@@ -134,13 +141,18 @@ class Board:
             shown = ["table", "part", "status", "result", "files", "live"]
             asked = {"number": number, "row_text": row[1], "row_pause": row[2], "row_seed": self.row_seed}
             kwargs = {**source, **(asked if name == "speak_row" else {})}
-            spoken = self.on(b[name].click, handler, shown, kwargs=kwargs, queue=True, **self.page.speaking)
+            speaking = {**ACTION, **self.page.speaking}
+            spoken = self.on(b[name].click, handler, shown, kwargs=kwargs, **speaking)
             spoken.then(*show_row, **QUIET)
         w["live"].change(
             inputs=[w["live"], self.listen], js="(files, wanted) => window.indexttsPlayer.play(files, wanted)", **player
         )
         b["cancel"].click(js="() => window.indexttsPlayer.stop()", **player)
         self.on(b["cancel"].click, studio.cancel, ["status"])
+
+    def redrawn(self, http: gr.Request) -> list[Any]:
+        """The rows in the language that the page has now."""
+        return list(self.studio.refreshed(http).values())
 
     def on(
         self,
@@ -157,7 +169,7 @@ class Board:
             inputs=inputs,
             inputs_kwargs=kwargs,
             outputs=[self.widgets[name] for name in outputs],
-            **{**QUIET, **options},
+            **(options or QUIET),
         )
 
     def answers(self, handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,12 +6,12 @@ import re
 import zipfile
 from pathlib import Path
 
-from indextts.errors import ConfigError
+from indextts.encoding import write_pieces
 from indextts.subtitles import write_lrc, write_srt
+from indextts.webui.downloads import check_format
 from indextts.webui.i18n import PageError
 from indextts.webui.narration import Narration, Row
 
-AUDIO_FORMATS = ("wav", "flac", "mp3")
 _NOT_IN_A_NAME = re.compile(r"[^\w-]+")
 
 
@@ -19,7 +19,7 @@ def write_exports(narration: Narration, folder: Path, audio_format: str) -> list
     """All files of a narration: sound, ZIP of the rows, SRT and LRC, in ``folder``. One that exists is replaced.
 
     Raises:
-        ConfigError: the format is not one of ``AUDIO_FORMATS``.
+        ConfigError: another format than those of ``downloads``.
         PageError: nothing is spoken yet.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,8 +35,6 @@ def write_exports(narration: Narration, folder: Path, audio_format: str) -> list
 
 def write_joined(narration: Narration, path: Path) -> Path:
     """The sound of all rows with their pauses. Raises as ``write_exports``."""
-    from indextts.encoding import write_pieces  # takes its time
-
     check_format(path.suffix.removeprefix("."))
     if not narration.spoken:
         raise PageError("error.nothing_spoken")
@@ -46,8 +44,6 @@ def write_joined(narration: Narration, path: Path) -> Path:
 
 def write_zip(narration: Narration, path: Path, audio_format: str) -> Path:
     """A file of each row, named by its number and its speaker. Raises as ``write_exports``."""
-    from indextts.encoding import write_pieces
-
     check_format(audio_format)
     if not narration.spoken:
         raise PageError("error.nothing_spoken")
@@ -63,12 +59,6 @@ def write_zip(narration: Narration, path: Path, audio_format: str) -> Path:
                 file.write(part, name)
     part.unlink(missing_ok=True)
     return path
-
-
-def check_format(audio_format: str) -> None:
-    """Raise ``ConfigError`` if the format is not one of ``AUDIO_FORMATS``."""
-    if audio_format not in AUDIO_FORMATS:
-        raise ConfigError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}, not {audio_format!r}")
 
 
 def _suffix(row: Row) -> str:

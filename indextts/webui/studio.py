@@ -153,6 +153,8 @@ class Studio:
         language, narration = language_of(http), self.sessions.of(http.session_hash)
         with readable_errors(language), alone(narration):
             row = change(narration, number, row_text, row_pause)
+            if row.state == "silent":
+                raise PageError("error.no_text")
             seed = FormValues(**{**form_values(values), "seed": row_seed}).chosen_seed()
             narrator = self.narrator(narration, values, http.session_hash or "")
             yield from self.run(narration, narrator, [Job(row, seed)], language)
@@ -182,14 +184,18 @@ class Studio:
                     changes |= table
                 if changes:
                     yield changes
-        except Cancelled:
-            if not narration.closed:
-                yield {**self.outcome(narration, language), "status": text("status.cancelled", language)}
-        except Exception:  # rows that were being spoken are not any more
-            yield self.outcome(narration, language)
-            raise
+        except Exception as error:
+            if narration.closed:  # nobody sees it; its files have gone, perhaps while one was being written
+                return
+            yield self.outcome(narration, language)  # rows that were being spoken are not any more
+            if not isinstance(error, Cancelled):
+                raise
+            yield {"status": text("status.cancelled", language)}
         else:
             yield {**self.outcome(narration, language), "status": run.ended()}
+        finally:
+            if narration.closed:
+                narration.close()  # once more: something may have been written meanwhile
 
     def cancel(self, http: gr.Request) -> Changes:
         """Stop the session's run at its next opportunity."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from indextts.webui.exports import check_format, write_exports
+from indextts.webui.downloads import check_format
+from indextts.webui.exports import write_exports
 from indextts.webui.form import FormValues
 from indextts.webui.gathering import gathered
 from indextts.webui.i18n import choice_text, language_of
 from indextts.webui.narration import Narration
-from indextts.webui.page import Fields, Page, readable_errors
+from indextts.webui.page import Fields, Page, message_of, readable_errors, sentence
 from indextts.webui.studio import Studio, Values, form_values, missing
-from indextts.webui.studio_text import said
 
 STEP_S = 1.0
 """How often a program is told how far its text is, and may cancel it."""
@@ -81,7 +81,7 @@ def contents(narration: Narration, language: str) -> dict[str, Any]:
             times_s = {"start_s": round(times[index].start_s, 3), "end_s": round(times[index].end_s, 3)}
             segment |= {**times_s, "pause_ms": narration.pause_ms(index), "seed": row.take.seed}
         if row.error:
-            segment["error"] = said(row.error, language)
+            segment["error"] = sentence(message_of(row.error, language))
         segments.append(segment)
     rate_hz = narration.sample_rate_hz
     frames = sum(map(len, narration.blocks()))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from indextts.errors import IndexTTSError, UnusableText
+from indextts.errors import UnusableText
 from indextts.text.passages import estimate_s
 from indextts.webui.i18n import PageError, catalogue, choice_text, text
 from indextts.webui.narration import Narration, Row
-from indextts.webui.page import sentence
+from indextts.webui.page import message_of, sentence
 
 PART_ROWS = 100
 """Rows that the table shows at a time: a browser would labour on thousands."""
@@ -27,11 +27,6 @@ def texts_by_name() -> Iterator[None]:
         yield
     except UnusableText as error:
         raise PageError(".".join(("unusable", error.problem)), **error.values) from error
-
-
-def said(error: IndexTTSError, language: str) -> str:
-    """An error in a language, as far as it speaks it."""
-    return sentence(error.in_language(language) if isinstance(error, PageError) else str(error))
 
 
 def parts(narration: Narration) -> int:
@@ -56,7 +51,7 @@ def table_value(narration: Narration, language: str, with_speakers: bool) -> dic
 def shown_state(row: Row, language: str) -> str:
     """What becomes of a row."""
     state = choice_text("rows.state", row.state, language)
-    return f"{state}: {said(row.error, language)}" if row.state == "failed" and row.error else state
+    return f"{state}: {sentence(message_of(row.error, language))}" if row.state == "failed" and row.error else state
 
 
 def shown_tokens(narration: Narration, row: Row) -> str:

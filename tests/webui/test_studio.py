@@ -158,7 +158,8 @@ def test_a_row_without_words_is_left_out(
 ) -> None:
     studio = long_text.studio
     studio.refresh(session(), **shaping(asked()))
-    studio.change_row(session(), 1, " ", 0)
+    with pytest.raises(gr.Error, match="nothing to speak"):
+        last(studio.speak_row(session(), 1, " ", 0, "", **asked()))
     engine.requests.clear()
     end = last(studio.speak(session(), **asked()))
     assert "Chapter" not in engine.requests[0].text

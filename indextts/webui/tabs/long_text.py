@@ -18,7 +18,7 @@ from indextts.webui.form import FormValues, whole
 from indextts.webui.i18n import language_of
 from indextts.webui.narration import Narration, Row
 from indextts.webui.narrator import Ask
-from indextts.webui.page import QUIET, Page, readable_errors
+from indextts.webui.page import ACTION, Page, readable_errors
 from indextts.webui.studio import Studio, Values, form_values
 from indextts.webui.studio_api import Answer, answers, connect_endpoint
 from indextts.webui.studio_text import texts_by_name
@@ -124,7 +124,7 @@ def build(page: Page) -> Callable[[], None]:
     def connect() -> None:
         settings = ("max_text_tokens_per_segment", "interval_silence_ms")
         board.connect({"text": text, "paragraph_pause_ms": pause, **{name: page.fields[name] for name in settings}})
-        gr.on([file.upload, timing.input], long_text.open_file, [file, timing], text, **QUIET)
+        gr.on([file.upload, timing.input], long_text.open_file, [file, timing], text, **ACTION)
         own = {
             "text": text,
             "document": gr.File(visible=False, type="filepath", label="document"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from indextts.decoding.backend import DecodeState, EagerBackend
+from indextts.decoding.backend import DecodeState, EagerBackend, Parked
 from indextts.decoding.kv_cache import Arena
 from indextts.decoding.state import Search
 from indextts.errors import UnsupportedOption
@@ -72,6 +72,11 @@ class GraphBackend(EagerBackend):
         """See `DecodeBackend.prefill`."""
         self.stand = None
         return super().prefill(embeddings, mask, num_beams=num_beams, max_codes=max_codes)
+
+    def resume(self, parked: Parked) -> None:
+        """See `DecodeBackend.resume`."""
+        self.stand = None
+        super().resume(parked)
 
     def places_for(self, segments: int) -> int:
         """The next power of two: few shapes, and a batch that gets smaller rarely changes its shape."""

@@ -13,17 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from indextts.accel import accelerate, can_offload, conversion, relieve, resolve_device
-from indextts.audio import silence
+from indextts.audio import silence, to_pcm16
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import EmotionTables, QwenEmotion
 from indextts.errors import Cancelled, InferenceTimeout, SynthesisError, UndefinedValues
 from indextts.loading import Models, check_vocabulary, load_models, release_memory
+from indextts.stages.batches import plan_batches
+from indextts.stages.chunks import GrowingMel, GrowingWave
 from indextts.stages.conditioning import ConditioningStage
 from indextts.stages.s2mel import S2MelStage
 from indextts.stages.speech import SpeechStage
@@ -36,11 +39,13 @@ from indextts.turns import Turns
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
+    ChunkSchedule,
     Conditioning,
     FromText,
     Progress,
     ProgressCallback,
     Segment,
+    SpeechCodes,
     StageTimings,
     StopCallback,
     SynthesisRequest,
@@ -199,6 +204,7 @@ class Engine:
     ) -> Iterator[AudioChunk]:
         """Speak ``request``, yielding each segment as it is ready and the silence after it.
 
+        With ``request.chunks`` a segment comes in several pieces, the first of them while it is still being spoken.
         Silence stands between segments, not at the end. Errors of the request are raised before anything is yielded.
 
         Raises:
@@ -229,6 +235,22 @@ class Engine:
         )
 
 
+class Sound(NamedTuple):
+    """A segment, or a piece of it: int16 samples ``[N]``. ``complete``: there are no more of this segment."""
+
+    segment: Segment
+    samples: np.ndarray
+    complete: bool = True
+
+
+def without_beginning(sounds: Iterator[Sound], samples: int) -> Iterator[Sound]:
+    """``sounds`` but for the first ``samples``."""
+    for sound in sounds:
+        cut = min(samples, len(sound.samples))
+        samples -= cut
+        yield sound._replace(samples=sound.samples[cut:])
+
+
 class Run:
     """One request on its way through the stages: what differs from call to call lives here and nowhere else."""
 
@@ -248,12 +270,13 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
         self.segment_count = 0
+        self.sampling = request.sampling or engine.sampling_defaults
         self.generator = torch.Generator(engine.models.device).manual_seed(self.seed)
 
     def chunks(self) -> Iterator[AudioChunk]:
         """The run on one screen."""
         request, stages = self.request, self.engine.stages
-        batch_size = request.batch_size or self.engine.config.batch_size
+        batch_size = 1 if request.chunks else request.batch_size or self.engine.config.batch_size
         self.tell(0.0, "reading the text")
         segments = stages.text(
             request.text,
@@ -267,8 +290,8 @@ class Run:
         conditioning = self.conditioning()
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
-            for segment, samples in zip(batch, self.sounds_within_memory(batch, conditioning), strict=True):
-                yield from self.chunk(samples, segment.index)
+            for sound in self.sounds_within_memory(batch, conditioning):
+                yield from self.audio(sound)
         self.tell(1.0, "done", len(segments) - 1)
 
     def conditioning(self) -> Conditioning:
@@ -283,28 +306,58 @@ class Run:
         release_memory()  # here, where the failed attempt's tensors are no longer held by the error
         return self.conditioning()
 
-    def sounds(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
-        """The sound of each segment of a batch, int16 ``[N]``."""
-        stages, sampling = self.engine.stages, self.request.sampling or self.engine.sampling_defaults
+    def sounds(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[Sound]:
+        """The sound of each segment of a batch."""
+        if self.request.chunks is not None:
+            for segment in batch:
+                yield from self.sounds_in_chunks(segment, conditioning, self.request.chunks)
+            return
+        stages = self.engine.stages
         with self.turn("speech_s"):
-            spoken = stages.speech(batch, conditioning, sampling, self.generator, self.stopped)
+            spoken = stages.speech(batch, conditioning, self.sampling, self.generator, self.stopped)
         with self.turn("s2mel_s"):
             mels = stages.s2mel(spoken, conditioning.voice, self.generator, self.check)
         for speech, mel in zip(spoken, mels, strict=True):
-            if speech.reached_limit:
-                self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
+            self.tell_limit(speech)
             with self.turn("vocoder_s"):
                 samples = stages.vocoder(mel)
-            yield samples
+            yield Sound(speech.segment, samples)
 
-    def sounds_tried_twice(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
-        """``sounds``; where the model computes undefined values, it gets a second chance with another seed."""
-        made = 0
+    def sounds_in_chunks(
+        self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule
+    ) -> Iterator[Sound]:
+        """The sound of a segment while it is being spoken, piece by piece."""
+        stages = self.engine.stages
+        growing = stages.speech.growing(
+            segment, conditioning, self.sampling, chunks, self.generator, self.stopped
+        )
+        mel = GrowingMel(stages.s2mel, conditioning.voice, chunks, self.generator)
+        wave = GrowingWave(stages.vocoder, chunks)
+        complete = False
+        while not complete:
+            with self.turn("speech_s"):
+                speech = next(growing)
+            self.tell_limit(speech)
+            with self.turn("s2mel_s"):
+                mel.grow(speech, self.check)
+            with self.turn("vocoder_s"):
+                samples = to_pcm16(wave.grow(mel))
+            complete = speech.complete
+            yield Sound(segment, samples, complete)
+
+    def sounds_tried_twice(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[Sound]:
+        """``sounds``; where the model computes undefined values, it gets a second chance with another seed.
+
+        Not where a part of the segment has sounded: the rest of another attempt would not go with it.
+        """
+        made, begun = 0, False
         try:
-            for samples in self.sounds(batch, conditioning):
-                made += 1
-                yield samples
+            for sound in self.sounds(batch, conditioning):
+                made, begun = made + sound.complete, not sound.complete
+                yield sound
         except UndefinedValues as error:
+            if begun:
+                raise
             another_seed = self.seed + 1  # not drawn: the same request shall fail, and succeed, in the same way
             self.warn(f"segment {batch[made].index + 1} is tried again with seed {another_seed}: {error}")
             self.generator.manual_seed(another_seed)
@@ -314,16 +367,17 @@ class Run:
                 seeds = f"with seed {self.seed} and with seed {another_seed}"
                 raise UndefinedValues(f"{again}, {seeds}: try another recording, or full precision") from again
 
-    def sounds_within_memory(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[np.ndarray]:
+    def sounds_within_memory(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[Sound]:
         """``sounds_tried_twice``; where the device has no memory for the batch, one half after the other.
 
-        Where it has none for a single segment, that one is tried again with less on the device.
+        Where it has none for a single segment, that one is tried again with less on the device. On the same draws, so
+        that it goes on where it has sounded already.
         """
-        made, report, drawn = 0, self.engine.report, self.generator.get_state()
+        made, heard, report, drawn = 0, 0, self.engine.report, self.generator.get_state()
         try:
-            for samples in self.sounds_tried_twice(batch, conditioning):
-                made += 1
-                yield samples
+            for sound in self.sounds_tried_twice(batch, conditioning):
+                made, heard = made + sound.complete, 0 if sound.complete else heard + len(sound.samples)
+                yield sound
             return
         except torch.OutOfMemoryError as error:
             what = f"for segment {batch[0].index + 1}"
@@ -337,7 +391,7 @@ class Run:
             first = rest[0].index + 1
             self.warn(f"not enough memory for {len(rest)} segments at once: {half} at a time from segment {first}")
         for part in filter(None, (rest[:half], rest[half:])):
-            yield from self.sounds_within_memory(part, conditioning)
+            yield from without_beginning(self.sounds_within_memory(part, conditioning), heard)
 
     def relieved(self, report: AccelerationReport, what: str) -> bool:
         """Whether the device holds less than when ``report`` was true. Makes it so, if it can."""
@@ -355,12 +409,13 @@ class Run:
             "precision, or fewer requests side by side"
         )
 
-    def chunk(self, samples: np.ndarray, index: int) -> Iterator[AudioChunk]:
-        """A segment's sound, then the silence in front of the next segment, if there is one."""
-        rate, total = self.engine.sample_rate_hz, self.segment_count
-        yield AudioChunk(samples, rate, index, total)
+    def audio(self, sound: Sound) -> Iterator[AudioChunk]:
+        """A sound, and where its segment ends the silence in front of the next one, if there is one."""
+        rate, total, index = self.engine.sample_rate_hz, self.segment_count, sound.segment.index
+        if len(sound.samples):
+            yield AudioChunk(sound.samples, rate, index, total, ends_segment=sound.complete)
         pause = silence(self.request.interval_silence_ms, rate)
-        if index + 1 < total and len(pause):
+        if sound.complete and index + 1 < total and len(pause):
             yield AudioChunk(pause, rate, index, total, is_silence=True)
 
     @contextmanager
@@ -393,12 +448,10 @@ class Run:
         if self.on_progress is not None:
             self.on_progress(Progress(fraction, message, segment, self.segment_count))
 
+    def tell_limit(self, speech: SpeechCodes) -> None:
+        if speech.reached_limit:
+            self.warn(f"segment {speech.segment.index + 1} was cut off at {len(speech.codes)} codes")
+
     def warn(self, message: str) -> None:
         logger.warning("%s", message)
         self.warnings.append(message)
-
-
-def plan_batches(segments: Sequence[Segment], batch_size: int) -> Iterator[Sequence[Segment]]:
-    """Neighbouring segments, at most ``batch_size`` at a time, so that sound comes out in order."""
-    for start in range(0, len(segments), batch_size):
-        yield segments[start : start + batch_size]

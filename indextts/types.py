@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,12 +111,59 @@ Emotion = FromVoice | FromAudio | FromVector | FromText
 
 
 @dataclass(frozen=True)
+class ChunkSchedule:
+    """How a segment is cut into chunks that sound while the rest of it is still being spoken (docs/streaming.md).
+
+    Attributes:
+        first_codes: The first chunk is made of so many codes, 20 ms each: few sound soon.
+        growth: Each chunk has so many times the codes of the one before: more are more efficient.
+        max_codes: The most codes of a chunk.
+        lookahead_frames: So many mel frames at the end of a chunk only show the frames before them what may follow.
+            They are computed again, for good, with the next chunk.
+        stand_in_frames: So many frames of the voice prompt stand behind a chunk in place of the speech to come. Without
+            them, the flow takes the end of a chunk for the end of all speech.
+        context_frames: So many frames of speech before a chunk are shown to it, besides the voice prompt.
+        fade_frames: Over so many frames the sound goes over from one chunk to the next.
+    """
+
+    first_codes: int = 32
+    growth: float = 2.0
+    max_codes: int = 256
+    lookahead_frames: int = 16
+    stand_in_frames: int = 64
+    context_frames: int = 172
+    fade_frames: int = 4
+
+    def __post_init__(self) -> None:
+        limits = {
+            "first_codes": 1, "growth": 1, "max_codes": self.first_codes, "stand_in_frames": 0, "context_frames": 0,
+        }  # fmt: skip
+        for name, least in limits.items():
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.fade_frames <= self.lookahead_frames:
+            raise ConfigError(
+                f"fade_frames must be from 0 to lookahead_frames, {self.lookahead_frames}, not {self.fade_frames}"
+            )
+
+    def code_counts(self) -> Iterator[int]:
+        """How many codes of a segment there are when each of its chunks is made. Has no end."""
+        count, size = 0, float(self.first_codes)
+        while True:
+            count += round(size)
+            yield count
+            size = min(size * self.growth, self.max_codes)
+
+
+@dataclass(frozen=True)
 class SynthesisRequest:
     """What to say, in which voice and how.
 
     Attributes:
         text: U+2029 in it ends a segment; what stands between two of them is read as a text of its own.
         sampling: None means the model's own defaults.
+        chunks: How a segment sounds while it is still being spoken; segments are then spoken one by one. None: a
+            segment sounds when it is finished.
         glossary: Readings for this request; they go before those of the model folder's own glossary.
         numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
     """
@@ -129,6 +176,7 @@ class SynthesisRequest:
     quick_streaming_tokens: int = 0
     interval_silence_ms: int = 200
     batch_size: int | None = None
+    chunks: ChunkSchedule | None = None
     seed: int | None = None
     glossary: Glossary = NO_TERMS
     numbers_language: str = "zh"
@@ -136,6 +184,8 @@ class SynthesisRequest:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.chunks is not None and (self.batch_size or 1) > 1:
+            raise ConfigError(f"chunks are of one segment at a time: the batch size must be 1, not {self.batch_size}")
         if self.interval_silence_ms > MAX_INTERVAL_SILENCE_MS:
             limit = f"{MAX_INTERVAL_SILENCE_MS:,}"
             raise ConfigError(f"interval_silence_ms must be at most {limit}, not {self.interval_silence_ms}")
@@ -186,23 +236,28 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class SpeechCodes:
-    """The speech of one segment before it has a sound."""
+    """The speech of one segment before it has a sound; as far as there is, if it is not ``complete``."""
 
     segment: Segment
     codes: torch.Tensor  # [M] int64
     latent: torch.Tensor  # [M, model_dim]
     reached_limit: bool  # stopped by max_mel_tokens and not by itself
+    complete: bool = True
 
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """A piece of the result; the whole result is the concatenation of its chunks."""
+    """A piece of the result; the whole result is the concatenation of its chunks.
+
+    ``ends_segment``: after it, its segment has no more speech.
+    """
 
     samples: np.ndarray  # [N] int16
     sample_rate_hz: int
     segment: int
     segments: int
     is_silence: bool = False
+    ends_segment: bool = True
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.random_weights import random_engine
-from indextts.types import SynthesisRequest, VoicePrompt
+from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
 
 CPU = torch.device("cpu")
 CONFIG = EngineConfig(device="cpu", qwen_emotion=False)
@@ -71,6 +71,7 @@ def test_figures_are_of_the_planned_work(report: BenchReport) -> None:
             assert figures.short.audio_s == pytest.approx(5 * 0.22, rel=0.02)
             assert figures.long.audio_s == pytest.approx(30 * 0.22, rel=0.02)
             assert len(figures.short.total_s.values) == len(figures.first_sound_s.values) == 2
+            assert len(figures.first_chunk_s.values) == 2 and all(value > 0 for value in figures.first_chunk_s.values)
             assert len(figures.long.total_s.values) == 1
             assert all(value > 0 for stage in figures.stages_s.values() for value in stage.values)
             assert figures.peak_memory_bytes is None or figures.peak_memory_bytes > 10_000_000
@@ -168,6 +169,16 @@ def test_the_first_sound_does_not_wait_for_the_last(voice: VoicePrompt, monkeypa
     started = time.perf_counter()
     took_s = measure._first_sound_s(engine, request)
     assert len(calls) == 1 and calls[0] - started < took_s < time.perf_counter() - started
+
+
+def test_the_first_chunk_does_not_wait_for_its_segment(voice: VoicePrompt) -> None:
+    engine, steps = random_engine(CONFIG, "tiny", 3), []
+    hook = engine.models.gpt.mel_head.register_forward_hook(lambda *_: steps.append(1))
+    request = SynthesisRequest("你好。" * 8, voice, seed=0, chunks=ChunkSchedule(first_codes=20))
+    sampling = dataclasses.replace(engine.sampling_defaults, num_beams=1)
+    assert measure._first_sound_s(engine, dataclasses.replace(request, sampling=sampling)) > 0
+    hook.remove()
+    assert len(engine.segment(request.text)) == 1 and len(steps) == 20 < 24 * 3
 
 
 def test_memory_of_a_gpu_is_not_asked_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

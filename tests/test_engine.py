@@ -22,7 +22,7 @@ import torch
 from indextts import audio
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import QwenEmotion
-from indextts.engine import Engine, plan_batches
+from indextts.engine import Engine
 from indextts.errors import (
     AudioError,
     Cancelled,
@@ -35,7 +35,7 @@ from indextts.errors import (
 )
 from indextts.stages.conditioning import ConditioningStage, LockedCache, size_bytes
 from indextts.text.glossary import Glossary
-from indextts.types import FromAudio, FromText, FromVector, Progress, Segment, SynthesisRequest, VoicePrompt
+from indextts.types import FromAudio, FromText, FromVector, Progress, SynthesisRequest, VoicePrompt
 
 TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
 SHORT = SamplingParams(max_mel_tokens=10, num_beams=1)
@@ -75,11 +75,6 @@ def test_the_whole_is_its_chunks_with_silence_only_between(
         assert chunk.samples.dtype == np.int16 and chunk.segments == count
         if chunk.is_silence:
             assert len(chunk.samples) == 22050 * silence_ms // 1000 and not chunk.samples.any()
-
-
-def test_segments_are_planned_in_order() -> None:
-    segments = [Segment(i, ("a",), (5,)) for i in range(5)]
-    assert [[s.index for s in batch] for batch in plan_batches(segments, 2)] == [[0, 1], [2, 3], [4]]
 
 
 def test_the_seed_decides(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:

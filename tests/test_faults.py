@@ -6,6 +6,7 @@ The table in ``docs/reliability.md`` names these and all other faults with their
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from indextts.accel import offload
 from indextts.config import EngineConfig, SamplingParams
 from indextts.engine import Engine
 from indextts.errors import SynthesisError
-from indextts.types import SynthesisRequest, VoicePrompt
+from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
 
 ROOT = Path(__file__).parents[1]
 SHORT = SamplingParams(max_mel_tokens=10, num_beams=1)
@@ -42,7 +43,7 @@ if sys.argv[2:] == ["control"]:
 
 from indextts.config import EngineConfig
 from indextts.engine import Engine
-from indextts.types import SynthesisRequest, VoicePrompt
+from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
 
 engine = Engine.load(EngineConfig(model_dir=Path(folder), device="cpu"))
 voice = VoicePrompt.from_path(Path("tests/golden/e2e_spk.wav"))
@@ -135,6 +136,31 @@ def test_what_does_not_fit_is_tried_again_with_less_on_the_device(
     engine.stages = _with(engine.stages, **{stage: still_full})
     with pytest.raises(SynthesisError, match=f"the memory of cpu is not enough {what}: try shorter segments"):
         engine.synthesize(request)
+
+
+def test_speech_that_has_begun_goes_on_where_it_was(
+    tiny_model_dir: Path, request_of_six: SynthesisRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is full in the middle of a segment in chunks: it is spoken again, and heard from there on."""
+    engine = Engine.load(EngineConfig(model_dir=tiny_model_dir, device="cpu"))
+    chunks, sampling = ChunkSchedule(first_codes=8, max_codes=8, lookahead_frames=4), SamplingParams(max_mel_tokens=40)
+    request = dataclasses.replace(request_of_six, batch_size=None, chunks=chunks, sampling=sampling)
+    expected = list(engine.stream(request))
+    assert sum(chunk.segment == 0 for chunk in expected) > 3
+    flow, calls = engine.stages.s2mel.flow, itertools.count()
+    monkeypatch.setattr(offload, "can_offload", lambda device: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+
+    def full_at_the_third_call(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return flow(*arguments)
+
+    monkeypatch.setattr(engine.stages.s2mel, "flow", full_at_the_third_call)
+    chunks_of_result = list(engine.stream(request))
+    assert [len(chunk.samples) for chunk in chunks_of_result] == [len(chunk.samples) for chunk in expected]
+    for got, wanted in zip(chunks_of_result, expected, strict=True):
+        assert np.array_equal(got.samples, wanted.samples)
 
 
 def _with(stages: Any, **changed: Any) -> Any:

@@ -26,6 +26,7 @@ from indextts.service import Finished, Service
 from indextts.types import (
     MAX_INTERVAL_SILENCE_MS,
     AudioChunk,
+    ChunkSchedule,
     FromAudio,
     FromText,
     FromVector,
@@ -134,6 +135,11 @@ class SpeechRequest(BaseModel):
     stream_format: str = Field("audio", description="Only audio.")
 
     stream: bool = Field(False, description="Send sound as soon as there is some; of pcm and wav only.")
+    chunks: bool = Field(
+        True,
+        description="With stream: the sound of a segment begins while the rest is still being made; else, when it "
+        "is finished.",
+    )
     emotion: Emotion | None = Field(None, description="As in the recording of the voice, if not given.")
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed and settings give the same speech.")
     sampling: Sampling | None = None
@@ -176,6 +182,7 @@ class SpeechRequest(BaseModel):
             sampling=sampling,
             max_text_tokens_per_segment=self.max_text_tokens_per_segment,
             quick_streaming_tokens=self.quick_streaming_tokens,
+            chunks=ChunkSchedule() if self.stream and self.chunks else None,
             interval_silence_ms=self.interval_silence_ms,
             seed=self.seed,
         )

@@ -1,8 +1,9 @@
 """Measuring: one engine after the other, each the same texts in the same way.
 
 A text is spoken a few times to warm up, then repeatedly on the clock. Timed are whole runs as they are (`synthesize`),
-the time to the first sound (`stream`), and in runs of their own the stages, each of which then waits for the device:
-otherwise a stage would be charged for what an earlier one has left on the GPU's queue. The voice is cached before.
+the time to the first sound (`stream`, by segments and by chunks of them), and in runs of their own the stages, each of
+which then waits for the device: otherwise a stage would be charged for what an earlier one has left on the GPU's queue.
+The voice is cached before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from indextts.config import EngineConfig, SamplingParams
 from indextts.engine import Engine
 from indextts.errors import ConfigError, IndexTTSError
 from indextts.random_weights import PacedSpeech, random_engine
-from indextts.types import AccelerationEntry, SpeechCodes, SynthesisRequest, VoicePrompt
+from indextts.types import AccelerationEntry, ChunkSchedule, SpeechCodes, SynthesisRequest, VoicePrompt
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +103,15 @@ class TextFigures:
 
 @dataclass(frozen=True)
 class BeamFigures:
-    """All about one number of beams. ``stages_s`` and ``codes`` are of the short text."""
+    """All about one number of beams. ``stages_s`` and ``codes`` are of the short text.
+
+    ``first_sound_s`` is the time to the first whole segment, ``first_chunk_s`` that to its first chunk.
+    """
 
     beams: int
     short: TextFigures
     first_sound_s: Repeated
+    first_chunk_s: Repeated
     stages_s: dict[str, Repeated]
     codes: int
     long: TextFigures | None
@@ -241,7 +246,13 @@ def _measure_beams(
     engine: Engine, plan: Plan, beams: int, request: SynthesisRequest, memory: PeakMemory
 ) -> BeamFigures:
     short = _measure_text(engine, request, plan.warm_ups, plan.repetitions)
-    first_sound_s = [_first_sound_s(engine, request) for _ in range(plan.repetitions)]
+    in_chunks = dataclasses.replace(request, chunks=ChunkSchedule())
+    for _ in range(plan.warm_ups):
+        _first_sound_s(engine, in_chunks)
+    first_sound_s, first_chunk_s = (
+        Repeated(tuple(_first_sound_s(engine, asked) for _ in range(plan.repetitions)))
+        for asked in (request, in_chunks)
+    )
     with waiting_stages(engine) as codes:
         timings = [engine.synthesize(request).timings for _ in range(plan.repetitions)]
     long = None
@@ -251,7 +262,8 @@ def _measure_beams(
     return BeamFigures(
         beams=beams,
         short=short,
-        first_sound_s=Repeated(tuple(first_sound_s)),
+        first_sound_s=first_sound_s,
+        first_chunk_s=first_chunk_s,
         stages_s={stage: Repeated(tuple(getattr(t, f"{stage}_s") for t in timings)) for stage in STAGES},
         codes=sum(codes) // plan.repetitions,
         long=long,

@@ -79,6 +79,7 @@ def beam_rows(figures: Sequence[BeamFigures]) -> list[Row]:
     """Everything about one number of beams."""
     rows = text_rows([figure.short for figure in figures])
     rows.append(("  first sound", [repeated(figure.first_sound_s) for figure in figures]))
+    rows.append(("  first sound, in chunks", [repeated(figure.first_chunk_s) for figure in figures]))
     for stage in STAGES:
         rows.append((f"  {STAGE_NAMES[stage]}", [repeated(figure.stages_s[stage]) for figure in figures]))
     rows.append(("  text to codes, a code", [f"{figure.code_ms:.2f} ms" for figure in figures]))

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from indextts.cli.speech import Speech
 from indextts.client import Client
 from indextts.config import EngineConfig
 from indextts.service import Service, ServiceConfig
-from indextts.types import AudioChunk, Progress, SynthesisResult
+from indextts.types import AudioChunk, ChunkSchedule, Progress, SynthesisResult
 
 ONE_CLIENT = ServiceConfig(simultaneous=1, max_queue=1)
 
@@ -40,7 +41,9 @@ class LocalSpeaker:
         return self.service.synthesize(speech.request(self.service.facts.sampling_defaults), on_progress=log_progress)
 
     def stream(self, speech: Speech) -> Iterator[AudioChunk]:
-        return self.service.stream(speech.request(self.service.facts.sampling_defaults), on_progress=log_progress)
+        request = speech.request(self.service.facts.sampling_defaults)
+        request = replace(request, chunks=ChunkSchedule() if speech.chunks else None)
+        return self.service.stream(request, on_progress=log_progress)
 
 
 class RemoteSpeaker:
@@ -53,7 +56,7 @@ class RemoteSpeaker:
         return self.client.synthesize(speech.body())
 
     def stream(self, speech: Speech) -> Iterator[AudioChunk]:
-        return self.client.stream(speech.body())
+        return self.client.stream(speech.body() | {"chunks": speech.chunks})
 
 
 def add_server_flag(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,8 @@ class Speech:
     max_text_tokens_per_segment: int = 120
     interval_silence_ms: int = 200
     seed: int | None = None
+    chunks: bool = True
+    """In a stream, the sound of a segment begins while the rest of it is still being made."""
 
     def check(self) -> None:
         """Raise ``IndexTTSError`` for whatever a model would refuse, and for a recording that cannot be read."""

@@ -28,7 +28,7 @@ examples:
     indextts synth --voice voice_02 --text-file chapter.txt --batch-size 4 -o chapter.mp3
   angry, and the same again at every run:
     indextts synth --text "Not again!" --emotion-vector 0,0.7,0,0,0,0,0,0 --seed 7 -o not_again.flac
-  straight to the loudspeaker, from the first segment on:
+  straight to the loudspeaker, while it is still being made:
     echo "Read to me." | indextts synth --stdin -o - --format pcm | aplay -f S16_LE -r 22050
   by a server that runs already, in a voice of its library; nothing is loaded here:
     indextts synth --server http://127.0.0.1:8000 --voice Anna --text "Hello there." -o hello.mp3
@@ -52,6 +52,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help=f"the file to write, its ending one of {', '.join(FORMATS)}; - is standard output",
     )  # fmt: skip
     parser.add_argument("--format", choices=FORMATS, help="of standard output (wav); pcm comes as it is spoken")
+    parser.add_argument(
+        "--chunks", action=argparse.BooleanOptionalAction, default=True,
+        help="pcm begins while the rest of a segment is still being made, and not when it is finished (on)",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     add_speaking_flags(parser)
     add_server_flag(parser)
@@ -119,6 +123,7 @@ def read_speech(args: argparse.Namespace) -> Speech:
         max_text_tokens_per_segment=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
         seed=args.seed,
+        chunks=args.chunks,
     )
 
 

@@ -72,6 +72,16 @@ class DecodeStep(nn.Module):
         return self.model.code_logits(hidden)
 
 
+@dataclass(frozen=True)
+class Parked:
+    """A batch that was set aside in the middle of its decoding, in memory of its own."""
+
+    state: DecodeState
+    num_beams: int
+    used_slots: int
+    max_slots: int
+
+
 class DecodeBackend(Protocol):
     """A model with a cache, ready to be decoded from."""
 
@@ -112,6 +122,18 @@ class DecodeBackend(Protocol):
 
     def advance(self, search: Search) -> None:
         """One step: feed the codes that the search has chosen, and let it choose the next ones."""
+        ...
+
+    def park(self, search: Search) -> tuple[Parked, Search]:
+        """Set the batch aside between two `settle`, so that another one can be decoded meanwhile.
+
+        Returns:
+            What `resume` takes, and the search to go on with: the given one is used up.
+        """
+        ...
+
+    def resume(self, parked: Parked) -> None:
+        """Go on with a batch that was set aside. `settle` comes next."""
         ...
 
 
@@ -168,6 +190,19 @@ class EagerBackend:
     def advance(self, search: Search) -> None:
         """See `DecodeBackend.advance`."""
         search.choose(self.step(search.codes, search.parents).float())
+
+    def park(self, search: Search) -> tuple[Parked, Search]:
+        """See `DecodeBackend.park`. Copies all there is: where it lies, other batches will have their tensors."""
+        everything = range(len(search.done))
+        state = self.state.moved(everything, self.used_slots, self.state.cache.capacity, self._fresh_memory)
+        return Parked(state, self.num_beams, self.used_slots, self.max_slots), search.select(everything)
+
+    def resume(self, parked: Parked) -> None:
+        """See `DecodeBackend.resume`."""
+        self.num_beams, self.used_slots, self.max_slots = parked.num_beams, parked.used_slots, parked.max_slots
+        self.settled_steps, state = 0, parked.state
+        self.state = state.moved(None, self.used_slots, state.cache.capacity, self.memory)
+        self._use_cache(self.state.cache)
 
     def step(self, codes: Tensor, beams: Tensor | None = None) -> Tensor:
         """The model's half of a step. Makes room for it if `settle` has not.

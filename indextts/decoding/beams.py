@@ -7,6 +7,7 @@ the end the best hypothesis is read backwards from it.
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -108,10 +109,22 @@ class BeamSearch(Search):
         best, order = totals.gather(1, index).sort(dim=1, descending=True)
         return best, index.gather(1, order)
 
+    def settled(self, row: int) -> Tensor:
+        """See `Search.settled`. What all hypotheses have in common that may yet win, the running and the finished."""
+        if self.done[row]:
+            return self.hypotheses([row])[0].codes
+        steps, beams = int(self.step[row]), self.params.num_beams
+        trace = self.trace[row, :steps].tolist()
+        finished = self.finished_entry[row][self.finished[row].isfinite()].tolist()
+        running = range(steps * beams, (steps + 1) * beams)
+        histories = [_codes(trace, entry) for entry in (*finished, *running)]
+        common = takewhile(lambda codes: len(set(codes)) == 1, zip(*histories, strict=False))
+        return torch.tensor([codes[0] for codes in common], dtype=torch.long, device=self.trace.device)
+
     def hypotheses(self, rows: list[int]) -> list[Hypothesis]:
         """See `Search.hypotheses`. Running beams compete where the segment is not done."""
         steps = int(self.step[0])
-        trace = self.trace[:, :steps].cpu().numpy()
+        trace = self.trace[:, :steps].tolist()
         done, finished, entries = self.done.tolist(), self.finished.tolist(), self.finished_entry.tolist()
         unfinished = (self.running / steps**self.params.length_penalty).tolist()
         results = []
@@ -121,14 +134,23 @@ class BeamSearch(Search):
             if not done[row]:
                 ranking += [(score, steps * len(entries[row]) + beam) for beam, score in enumerate(unfinished[row])]
             score, entry = max(ranking)
-            step, beam = divmod(entry, len(entries[row]))
-            hit_limit = step == steps
-            if not hit_limit:
-                beam = trace[row, step, 2, beam]
-            codes = []
-            for earlier in range(step - 1, -1, -1):
-                codes.append(int(trace[row, earlier, 0, beam]))
-                beam = trace[row, earlier, 1, beam]
-            speech = torch.tensor(codes[::-1], dtype=torch.long, device=self.trace.device)
-            results.append(Hypothesis(speech, hit_limit, score))
+            codes = torch.tensor(_codes(trace[row], entry), dtype=torch.long, device=self.trace.device)
+            results.append(Hypothesis(codes, len(codes) == steps, score))
         return results
+
+
+def _codes(trace: list[list[list[int]]], entry: int) -> list[int]:
+    """The codes of a hypothesis, read backwards from where it ended.
+
+    Args:
+        trace: ``[steps, 3, B]``, see `BeamSearch`.
+        entry: As in ``finished_entry``; of a running beam, the number of steps times B, plus the beam.
+    """
+    step, beam = divmod(entry, len(trace[0][0]))
+    if step < len(trace):  # it ended with a stop code, as a candidate
+        beam = trace[step][2][beam]
+    codes = []
+    for chosen, continued, _ in reversed(trace[:step]):
+        codes.append(chosen[beam])
+        beam = continued[beam]
+    return codes[::-1]

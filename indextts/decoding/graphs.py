@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from indextts.cuda_graphs import Capture, CudaCapture, LatestUsed, Replay, captured
-from indextts.decoding.backend import DecodeState, EagerBackend
+from indextts.decoding.backend import DecodeState, EagerBackend, Parked
 from indextts.decoding.kv_cache import Arena
 from indextts.decoding.state import Search
 from indextts.models.gpt import UnifiedVoice
@@ -58,6 +58,11 @@ class GraphBackend(EagerBackend):
         """See `DecodeBackend.prefill`."""
         self.stand = None
         return super().prefill(embeddings, mask, num_beams=num_beams, max_codes=max_codes)
+
+    def resume(self, parked: Parked) -> None:
+        """See `DecodeBackend.resume`."""
+        self.stand = None
+        super().resume(parked)
 
     def places_for(self, segments: int) -> int:
         """The next power of two: few shapes, and a batch that gets smaller rarely changes its shape."""

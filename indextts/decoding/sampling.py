@@ -60,6 +60,11 @@ class Sampling(Search):
         self.done |= code[:, 0] == self.stop_code
         self.step += 1
 
+    def settled(self, row: int) -> Tensor:
+        """See `Search.settled`. A code that was drawn stays."""
+        drawn = self.history[row, : int(self.step[row])]
+        return drawn[drawn != self.stop_code]
+
     def hypotheses(self, rows: list[int]) -> list[Hypothesis]:
         """See `Search.hypotheses`."""
         lengths, done = (self.history != self.stop_code).sum(1).tolist(), self.done.tolist()

@@ -7,6 +7,7 @@ then give up their places, and the rest goes on in a smaller batch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from indextts.config import SamplingParams
-from indextts.decoding.backend import DecodeBackend
+from indextts.decoding.backend import DecodeBackend, Parked
 from indextts.decoding.beams import BeamSearch
 from indextts.decoding.sampling import Sampling
 from indextts.decoding.state import Hypothesis, Search
@@ -49,50 +50,16 @@ def generate(
     should_stop: Callable[[], bool] | None = None,
     steps_per_look: int | None = None,
 ) -> Generation:
-    """Continue every prefix until its stop code.
-
-    Args:
-        backend: The model to decode from.
-        embeddings: Prefixes ``[S, P, D]``, padded on the left.
-        mask: ``[S, P]``, true where a prefix is real.
-        params: How to draw.
-        generator: Source of randomness on the device of the model; None means torch's default one.
-        should_stop: Asked at every look.
-        steps_per_look: The host looks in after so many steps, which changes no result. None: after each on the CPU,
-            where a look costs nothing, else after ``DEVICE_STEPS_PER_LOOK``.
-
-    Raises:
-        ConfigError: ``max_mel_tokens`` exceeds the model's position table.
-        Cancelled: ``should_stop`` said so.
-        UndefinedValues: scores of the model are not finite.
-    """
-    limit = params.max_mel_tokens
-    if limit > backend.max_codes:
-        raise ConfigError(f"max_mel_tokens is {limit}, but this model has positions for {backend.max_codes}")
-    if steps_per_look is None:
-        steps_per_look = 1 if embeddings.device.type == "cpu" else DEVICE_STEPS_PER_LOOK
+    """Continue every prefix until its stop code. Arguments and errors as of `Decoding`."""
     with torch.inference_mode():
-        logits = backend.prefill(embeddings, mask, num_beams=params.num_beams, max_codes=limit).float()
-        kind = Sampling if params.num_beams == 1 else BeamSearch
-        search: Search = kind.start(logits, params, backend.start_code, backend.stop_code, backend.max_codes)
-        batch = _Batch(backend, search, _Noise(search.noise, generator))
-        batch.choose_first(logits)
-        while batch.steps < limit:
-            if batch.steps >= steps_per_look:
-                if should_stop is not None and should_stop():
-                    raise Cancelled("the synthesis was stopped on request")
-                if batch.look():
-                    break
-            batch.advance(min(steps_per_look, limit - batch.steps))
-        found = batch.finish()
-        if batch.undefined:
-            raise UndefinedValues("the language model computed undefined scores (NaN or infinity)")
+        decoding = Decoding(
+            backend, embeddings, mask, params, generator=generator, should_stop=should_stop,
+            steps_per_look=steps_per_look,
+        )  # fmt: skip
+        decoding.run()
+        found = decoding.result()
     # Cloned outside, for tensors made in inference mode cannot take part in training.
-    return Generation(
-        [hypothesis.codes.clone() for hypothesis in found],
-        [hypothesis.hit_limit for hypothesis in found],
-        None if params.num_beams == 1 else [hypothesis.score for hypothesis in found if hypothesis.score is not None],
-    )
+    return dataclasses.replace(found, codes=[codes.clone() for codes in found.codes])
 
 
 class _Noise:
@@ -125,26 +92,112 @@ class _Noise:
                 self.draw()
 
 
-class _Batch:
-    """Segments on their way, and the places that they have."""
+class Decoding:
+    """Segments on their way from their prefixes to their stop codes, and the places that they have in the batch.
 
-    def __init__(self, backend: DecodeBackend, search: Search, noise: _Noise) -> None:
-        self.backend, self.search, self.noise = backend, search, noise
-        self.segments = list(range(len(search.done)))  # by place; places beyond hold copies that nobody reads
+    To be used in inference mode. Where there is nothing to do in between, `generate` is all of it.
+    """
+
+    def __init__(
+        self,
+        backend: DecodeBackend,
+        embeddings: Tensor,
+        mask: Tensor,
+        params: SamplingParams,
+        *,
+        generator: torch.Generator | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        steps_per_look: int | None = None,
+    ) -> None:
+        """Choose the first code of every segment.
+
+        Args:
+            backend: The model to decode from.
+            embeddings: Prefixes ``[S, P, D]``, padded on the left.
+            mask: ``[S, P]``, true where a prefix is real.
+            params: How to draw.
+            generator: Source of randomness on the device of the model; None means torch's default one.
+            should_stop: Asked at every look.
+            steps_per_look: The host looks in after so many steps, which changes no result. None: after each on the
+                CPU, where a look costs nothing, else after ``DEVICE_STEPS_PER_LOOK``.
+
+        Raises:
+            ConfigError: ``max_mel_tokens`` exceeds the model's position table.
+        """
+        self.limit = params.max_mel_tokens
+        if self.limit > backend.max_codes:
+            raise ConfigError(f"max_mel_tokens is {self.limit}, but this model has positions for {backend.max_codes}")
+        if steps_per_look is None:
+            steps_per_look = 1 if embeddings.device.type == "cpu" else DEVICE_STEPS_PER_LOOK
+        self.steps_per_look, self.should_stop = steps_per_look, should_stop
+        logits = backend.prefill(embeddings, mask, num_beams=params.num_beams, max_codes=self.limit).float()
+        kind = Sampling if params.num_beams == 1 else BeamSearch
+        self.search: Search = kind.start(logits, params, backend.start_code, backend.stop_code, backend.max_codes)
+        self.backend, self.noise = backend, _Noise(self.search.noise, generator)
+        self.parked: Parked | None = None
+        self.segments = list(range(len(mask)))  # by place; places beyond hold copies that nobody reads
         self.index: Tensor | None = None  # the same on the device, where places and segments are not the same
+        self.alive = self.segments  # places of those that are not finished, as of the last look
         self.rows: list[int] | None = self._rows_of(self.segments)
         self.found: dict[int, Hypothesis] = {}
         self.steps = 0
         self.needed_steps = 0
         self.undefined = False
+        self.finished = self.limit == 1
+        self._choose_first(logits)
 
-    def choose_first(self, logits: Tensor) -> None:
+    def run(self, steps: int | None = None) -> None:
+        """Go on until ``steps`` codes have been chosen in all, or until all segments are finished (None).
+
+        Raises:
+            Cancelled: ``should_stop`` said so.
+        """
+        if self.parked is not None:
+            self.backend.resume(self.parked)
+            self.parked = None
+        end = self.limit if steps is None else min(steps, self.limit)
+        while self.steps < end and not self.finished:
+            self._give_up_places()
+            self._advance(min(self.steps_per_look, end - self.steps))
+            done = self.search.done.tolist()[: len(self.segments)]
+            self.alive = [place for place, finished in enumerate(done) if not finished]
+            self.finished = not self.alive or self.steps == self.limit
+            if self.should_stop is not None and self.should_stop():
+                raise Cancelled("the synthesis was stopped on request")
+
+    def settled(self, segment: int) -> Tensor:
+        """The codes ``[M]`` that a segment begins with, whatever the steps to come. Makes the host wait."""
+        found = self.found.get(segment)
+        return self.search.settled(self.segments.index(segment)) if found is None else found.codes
+
+    def park(self) -> None:
+        """Leave the backend to others. `run` takes it again."""
+        self.parked, self.search = self.backend.park(self.search)
+
+    def result(self) -> Generation:
+        """What has been found. To be called once, at the end.
+
+        Raises:
+            UndefinedValues: scores of the model are not finite.
+        """
+        self._harvest(list(range(len(self.segments))))
+        self.noise.rewind(self.steps - self.needed_steps)
+        if self.undefined:
+            raise UndefinedValues("the language model computed undefined scores (NaN or infinity)")
+        found = [self.found[segment] for segment in range(len(self.found))]
+        return Generation(
+            [hypothesis.codes for hypothesis in found],
+            [hypothesis.hit_limit for hypothesis in found],
+            None if self.search.params.num_beams == 1 else [h.score for h in found if h.score is not None],
+        )
+
+    def _choose_first(self, logits: Tensor) -> None:
         """Choose from the logits ``[S, V]`` of the prefixes."""
         self.search.noise.copy_(self.noise.draw())
         self.search.choose(logits[:, None].expand(-1, self.search.codes.shape[1], -1))
         self.steps += 1
 
-    def advance(self, steps: int) -> None:
+    def _advance(self, steps: int) -> None:
         """Run ``steps`` steps. Nothing here waits for the device."""
         search = self.search = self.backend.settle(self.search, self.rows, steps)
         if self.rows is not None:
@@ -158,21 +211,12 @@ class _Batch:
             self.backend.advance(search)
         self.steps += steps
 
-    def look(self) -> bool:
-        """Whether all segments are finished. If fewer places are enough for those that are not, change to them."""
-        done = self.search.done.tolist()[: len(self.segments)]
-        alive = [place for place, finished in enumerate(done) if not finished]
-        if alive and self.backend.places_for(len(alive)) < len(self.search.done):
-            self._harvest([place for place, finished in enumerate(done) if finished])
-            self.rows = self._rows_of(alive)
-            self.segments = [self.segments[place] for place in alive]
-        return not alive
-
-    def finish(self) -> list[Hypothesis]:
-        """The results in the order of the segments."""
-        self._harvest(list(range(len(self.segments))))
-        self.noise.rewind(self.steps - self.needed_steps)
-        return [self.found[segment] for segment in range(len(self.found))]
+    def _give_up_places(self) -> None:
+        """If fewer places are enough for those segments that are not finished, change to them."""
+        if self.backend.places_for(len(self.alive)) < len(self.search.done):
+            self._harvest([place for place in range(len(self.segments)) if place not in self.alive])
+            self.rows = self._rows_of(self.alive)
+            self.segments = [self.segments[place] for place in self.alive]
 
     def _harvest(self, places: list[int]) -> None:
         hypotheses = self.search.hypotheses(places)

@@ -87,6 +87,10 @@ class Search(SegmentState, ABC):
         self.done |= self.undefined
 
     @abstractmethod
+    def settled(self, row: int) -> Tensor:
+        """The codes ``[M]`` that the result of a segment begins with, whatever comes. Makes the host wait."""
+
+    @abstractmethod
     def hypotheses(self, rows: list[int]) -> list[Hypothesis]:
         """The results of the segments ``rows`` as they stand. Makes the host wait."""
 

@@ -8,12 +8,14 @@ the last activation may be in half precision; mel and waveform are float32.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from indextts.config import VocoderConfig
+from indextts.models import snake
 from indextts.models.snake import AntiAliasedSnake
 from indextts.models.weight_norm import weight_norm
 
@@ -47,11 +49,11 @@ class AMPBlock(nn.Module):
 
 
 class BigVGAN(nn.Module):
-    """The vocoder. Its hop is the product of ``config.upsample_rates``."""
+    """The vocoder."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
-        self.use_tanh_at_final = config.use_tanh_at_final
+        self.config = config
         channels = config.upsample_initial_channel
         self.conv_pre = weight_norm(nn.Conv1d(config.num_mels, channels, 7, padding=3))
         self.ups = nn.ModuleList()
@@ -68,6 +70,26 @@ class BigVGAN(nn.Module):
                 self.resblocks.append(AMPBlock(channels, block_kernel_size, dilations))
         self.activation_post = AntiAliasedSnake(channels)
         self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final))
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples for each mel frame."""
+        return math.prod(self.config.upsample_rates)
+
+    @property
+    def reach_frames(self) -> int:
+        """How many mel frames on either side of its own a sample feels."""
+        config = self.config
+        reach = 3 + snake.REACH  # samples, at the rate of the output
+        for rate, kernel_size in zip(config.upsample_rates[::-1], config.upsample_kernel_sizes[::-1], strict=True):
+            reach += max(
+                sum((block_kernel_size - 1) // 2 * (dilation + 1) + 2 * snake.REACH for dilation in dilations)
+                for block_kernel_size, dilations in zip(
+                    config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True
+                )
+            )
+            reach = (reach + (kernel_size + rate) // 2 - 1) // rate  # at the rate before the transposed convolution
+        return reach + 3
 
     def forward(self, mel: Tensor) -> Tensor:
         """Render a waveform.
@@ -89,4 +111,4 @@ class BigVGAN(nn.Module):
                 total = total + block(x)
             x = total / blocks_per_stage
         x = self.conv_post(self.activation_post(x.to(self.activation_post.act.alpha.dtype)))
-        return torch.tanh(x) if self.use_tanh_at_final else x.clamp(-1, 1)
+        return torch.tanh(x) if self.config.use_tanh_at_final else x.clamp(-1, 1)

@@ -27,6 +27,9 @@ def low_pass_taps(count: int = 12) -> tuple[float, ...]:
 TAPS = low_pass_taps()
 """The filter before and after the activation. Plain numbers, so that a compiler takes them as constants."""
 
+REACH = len(TAPS) // 2 - 1
+"""How many samples on either side an activated sample feels."""
+
 
 def upsample_2x(x: Tensor) -> tuple[Tensor, Tensor]:
     """Double the rate; the signal counts as constant beyond its ends.

@@ -7,17 +7,17 @@ reads the finished codes at once and yields the hidden state before each of them
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.backend import DecodeBackend
-from indextts.decoding.search import generate
+from indextts.decoding.search import DEVICE_STEPS_PER_LOOK, Decoding, generate
 from indextts.errors import SynthesisError
 from indextts.models.gpt import UnifiedVoice
-from indextts.types import Conditioning, Segment, SpeechCodes, StopCallback
+from indextts.types import ChunkSchedule, Conditioning, Segment, SpeechCodes, StopCallback
 
 
 class SpeechStage:
@@ -43,22 +43,70 @@ class SpeechStage:
             Cancelled: ``should_stop`` said so.
             UndefinedValues: scores of the model are not finite.
         """
-        gpt, voice = self.gpt, conditioning.voice
-        sampling = dataclasses.replace(sampling, max_mel_tokens=min(sampling.max_mel_tokens, self.backend.max_codes))
-        device = voice.speaker_latents.device
-        ids, id_lengths = padded([torch.tensor(s.token_ids, device=device) for s in segments])
-        latents, emotion = (x.to(gpt.dtype) for x in (voice.speaker_latents, conditioning.emotion_vector))
-        prefix, mask = gpt.prefix(latents, emotion, ids, id_lengths)
-        drawn = generate(self.backend, prefix, mask, sampling, generator=generator, should_stop=should_stop)
+        known = latents, emotion, ids, id_lengths = self._known(segments, conditioning)
+        limited, prefix = self._limited(sampling), self.gpt.prefix(*known)
+        drawn = generate(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
         for segment, codes in zip(segments, drawn.codes, strict=True):
-            if len(codes) == 0:
-                raise SynthesisError(f"the model produced no speech for segment {segment.index + 1}: {segment.text!r}")
+            check_spoken(segment, codes)
         codes, code_lengths = padded(drawn.codes)
-        hidden = gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths)
+        hidden = self.gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths)
         return [
             SpeechCodes(segment, row, state[: len(row)], hit_limit)
             for segment, row, state, hit_limit in zip(segments, drawn.codes, hidden, drawn.hit_limit, strict=True)
         ]
+
+    @torch.inference_mode()
+    def growing(
+        self,
+        segment: Segment,
+        conditioning: Conditioning,
+        sampling: SamplingParams,
+        chunks: ChunkSchedule,
+        generator: torch.Generator | None,
+        should_stop: StopCallback | None = None,
+    ) -> Iterator[SpeechCodes]:
+        """Speak one segment, and yield its speech so far each time that there is enough for another chunk.
+
+        What was yielded stays: with several beams, it is what all of them have in common. The last speech is
+        ``complete``, and the same that a call gives. In between, others may use the model. Raises as a call does.
+        """
+        known = latents, emotion, ids, _ = self._known([segment], conditioning)
+        limited, prefix = self._limited(sampling), self.gpt.prefix(*known)
+        decoding = Decoding(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
+
+        def speech(codes: Tensor, reached_limit: bool, complete: bool) -> SpeechCodes:
+            hidden = self.gpt.latents(latents, emotion, ids, codes[None])  # causal: rows do not change any more
+            return SpeechCodes(segment, codes, hidden[0], reached_limit, complete)
+
+        for wanted in chunks.code_counts():
+            codes = decoding.settled(0)
+            while len(codes) < wanted and not decoding.finished:
+                decoding.run(wanted if decoding.steps < wanted else decoding.steps + DEVICE_STEPS_PER_LOOK)
+                codes = decoding.settled(0)
+            if decoding.finished:
+                break
+            so_far = speech(codes, reached_limit=False, complete=False)
+            decoding.park()
+            yield so_far
+        drawn = decoding.result()
+        check_spoken(segment, drawn.codes[0])
+        yield speech(drawn.codes[0], drawn.hit_limit[0], complete=True)
+
+    def _known(self, segments: Sequence[Segment], conditioning: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the language model is told: speaker latents, emotion vector, text ids and their lengths."""
+        voice = conditioning.voice
+        latents, emotion = (x.to(self.gpt.dtype) for x in (voice.speaker_latents, conditioning.emotion_vector))
+        return latents, emotion, *padded([torch.tensor(s.token_ids, device=latents.device) for s in segments])
+
+    def _limited(self, sampling: SamplingParams) -> SamplingParams:
+        """With no more codes than there is room for."""
+        return dataclasses.replace(sampling, max_mel_tokens=min(sampling.max_mel_tokens, self.backend.max_codes))
+
+
+def check_spoken(segment: Segment, codes: Tensor) -> None:
+    """Raise ``SynthesisError`` if a segment has no ``codes``."""
+    if len(codes) == 0:
+        raise SynthesisError(f"the model produced no speech for segment {segment.index + 1}: {segment.text!r}")
 
 
 def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,13 @@ class VocoderStage:
     def __init__(self, vocoder: BigVGAN) -> None:
         self.vocoder = vocoder
 
-    @torch.inference_mode()
     def __call__(self, mel: Tensor) -> np.ndarray:
+        return to_pcm16(self.wave(mel))
+
+    @torch.inference_mode()
+    def wave(self, mel: Tensor) -> Tensor:
+        """The samples in [-1, 1], ``[256 F]``. Raises ``UndefinedValues``."""
         wave = self.vocoder(mel.float())[0, 0].float()
         if not torch.isfinite(wave).all():
             raise UndefinedValues("the model computed a sound with undefined samples (NaN or infinity)")
-        return to_pcm16(wave)
+        return wave

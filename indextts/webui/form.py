@@ -12,7 +12,16 @@ from typing import Any
 from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS, normalize_emo_vec
 from indextts.text.glossary import Reading
-from indextts.types import Emotion, FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, VoicePrompt
+from indextts.types import (
+    ChunkSchedule,
+    Emotion,
+    FromAudio,
+    FromText,
+    FromVector,
+    FromVoice,
+    SynthesisRequest,
+    VoicePrompt,
+)
 from indextts.webui.glossary import glossary_of
 from indextts.webui.i18n import PageError
 
@@ -56,8 +65,11 @@ class FormValues:
     typical_mass: float
     glossary: Mapping[str, Reading] | None = None
 
-    def request(self) -> SynthesisRequest:
+    def request(self, chunks: ChunkSchedule | None = None) -> SynthesisRequest:
         """What the user asks for. The seed is always set, so that the page can show it.
+
+        Args:
+            chunks: How segments sound while they are still being spoken, for those who listen.
 
         Raises:
             IndexTTSError: something is missing, or a value is out of its range.
@@ -73,6 +85,7 @@ class FormValues:
             sampling=self.sampling(),
             max_text_tokens_per_segment=whole("max_text_tokens_per_segment", self.max_text_tokens_per_segment),
             interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
+            chunks=chunks,
             seed=self.chosen_seed(),
             glossary=glossary_of(self.glossary),
         )

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from indextts.errors import Cancelled
-from indextts.types import AudioChunk, Progress, Queued, SynthesisRequest
+from indextts.types import AudioChunk, ChunkSchedule, Progress, Queued, SynthesisRequest
 from indextts.webui.form import FormValues
 from indextts.webui.i18n import catalogue, language_of, text
 from indextts.webui.page import Page, readable_errors
@@ -55,7 +55,7 @@ class Speaker:
         yield Step(live=[], audio=None, panel=status_panel(text("status.starting", language)))
         try:
             with readable_errors(language), self.page.runs.stoppable(http.session_hash) as stop:
-                request = FormValues(**values).request()
+                request = FormValues(**values).request(ChunkSchedule())
                 run = self.page.service.follow(request, http.session_hash or "", stop.is_set)
                 yield from Speech(request, Path(values["voice"]).stem, takes, language).steps(run)
         except gr.Error as error:  # told where it happened, and nowhere else
@@ -107,6 +107,8 @@ class Speech:
     def sounds(self, chunk: AudioChunk, recording: Recording) -> Step:
         """A chunk has come."""
         self.live.append(str(recording.add(chunk)))
+        if not chunk.ends_segment:
+            return Step(live=list(self.live))
         self.done = chunk.segment + 1
         message = text(
             "status.segment", self.language,

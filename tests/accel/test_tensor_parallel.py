@@ -31,6 +31,7 @@ from indextts.errors import SynthesisError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.gpt2 import GPT2
 from tests.decoding.conftest import conds, model, texts
+from tests.decoding.test_search import take_turns
 
 __all__ = ["conds", "model"]
 
@@ -112,6 +113,11 @@ def test_two_processes_draw_the_codes_of_one(
         expected = decode(EagerBackend(model), prefix, options)
         assert_equal(decode(split, prefix, options), expected)
     assert split.state.cache.storage.shape[3] == 1  # of two heads
+
+
+def test_decodings_take_turns(split: TensorParallelBackend, model: UnifiedVoice, conds: Conds) -> None:
+    """The second process keeps the caches of those that are set aside."""
+    take_turns(split, model, conds, num_beams=1)
 
 
 def test_the_weights_are_shared_out(split: TensorParallelBackend, model: UnifiedVoice) -> None:

@@ -17,7 +17,16 @@ import soundfile
 
 from indextts.api import ApiSettings
 from indextts.errors import InferenceTimeout
-from indextts.types import FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, SynthesisResult, VoicePrompt
+from indextts.types import (
+    ChunkSchedule,
+    FromAudio,
+    FromText,
+    FromVector,
+    FromVoice,
+    SynthesisRequest,
+    SynthesisResult,
+    VoicePrompt,
+)
 from tests.api.conftest import Running, error_of, serving, until, wav
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
@@ -89,6 +98,9 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
     plain = asked(seed=5)
     assert (plain.text, plain.seed, plain.emotion, plain.sampling) == ("One. Two.", 5, FromVoice(), None)
     assert plain.voice.data == api.library.get("hum").path.read_bytes()
+    assert plain.chunks is None
+    assert asked(stream=True, response_format="wav").chunks == ChunkSchedule()
+    assert asked(stream=True, response_format="wav", chunks=False).chunks is None
     sampled = asked(sampling={"top_k": 7, "do_sample": False, "temperature": 1}).sampling
     assert sampled and (sampled.top_k, sampled.do_sample, sampled.temperature) == (7, False, 1.0)
     assert sampled.max_mel_tokens == HummingEngine.sampling_defaults.max_mel_tokens  # the rest is the model's

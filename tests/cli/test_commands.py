@@ -22,6 +22,7 @@ from indextts.resources import EXAMPLES_DIR
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
+    ChunkSchedule,
     FromAudio,
     FromText,
     FromVector,
@@ -100,17 +101,21 @@ def test_the_ending_tells_the_format(engine: type[SilentEngine], voice: str, tmp
     assert soundfile.info(tmp_path / name).format == {"mp3": "MP3", "flac": "FLAC", "opus": "OGG"}[name.lower()[4:]]
 
 
-def test_raw_samples_to_standard_output(engine: type[SilentEngine], capfdbinary: Any) -> None:
-    assert cli.main(["synth", "--text", "Hello.", "-o", "-", "--format", "pcm"]) == 0
+@pytest.mark.parametrize(("flags", "chunks"), [([], ChunkSchedule()), (["--no-chunks"], None)])
+def test_raw_samples_to_standard_output(
+    engine: type[SilentEngine], capfdbinary: Any, flags: list[str], chunks: ChunkSchedule | None
+) -> None:
+    assert cli.main(["synth", "--text", "Hello.", "-o", "-", "--format", "pcm", *flags]) == 0
     samples = np.frombuffer(capfdbinary.readouterr().out, "<i2")
     assert samples.tolist() == [1] * 100 + [2] * 100
-    assert engine.requests[0].voice.name == "voice_01.wav"
+    assert engine.requests[0].voice.name == "voice_01.wav" and engine.requests[0].chunks == chunks
 
 
 def test_a_wav_file_to_standard_output(engine: type[SilentEngine], capfdbinary: Any) -> None:
     assert cli.main(["synth", "--text", "Hello.", "-o", "-", "--voice", "voice_02"]) == 0
     samples, rate_hz = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
     assert (rate_hz, samples.tolist()) == (22050, [1] * 2205)
+    assert engine.requests[0].chunks is None
     assert engine.requests[0].voice.data == (EXAMPLES_DIR / "voice_02.wav").read_bytes()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,6 +40,15 @@ def model() -> UnifiedVoice:
     model.mel_head.weight.mul_(2)
     model.mel_head.bias[CONFIG.stop_mel_token] = 0.5
     return model
+
+
+@pytest.fixture
+def late_stops(model: UnifiedVoice) -> Iterator[None]:
+    """The segments end later than they would, and at more different lengths."""
+    before = model.mel_head.bias.clone()
+    model.mel_head.bias[model.config.stop_mel_token] = -1.0
+    yield
+    model.mel_head.bias.copy_(before)
 
 
 @pytest.fixture(scope="module")

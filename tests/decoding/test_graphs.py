@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,16 +19,10 @@ from indextts.decoding.search import Generation, generate
 from indextts.errors import UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 from tests.decoding.conftest import texts
+from tests.decoding.test_search import take_turns
 from tests.recorder import record
 
-
-@pytest.fixture(autouse=True)
-def late_stops(model: UnifiedVoice) -> Iterator[None]:
-    """The segments end later than in the other tests, and at more different lengths."""
-    before = model.mel_head.bias.clone()
-    model.mel_head.bias[model.config.stop_mel_token] = -1.0
-    yield
-    model.mel_head.bias.copy_(before)
+pytestmark = pytest.mark.usefixtures("late_stops")
 
 
 @pytest.fixture
@@ -117,6 +111,12 @@ def test_steps_in_deepspeed_equal_eager_ones(
     for seed in range(2):
         expected = decode(EagerBackend(model), prefix, params, seed, 1)
         assert_equal(decode(deepspeed, prefix, params, seed, 8), expected)
+
+
+@pytest.mark.usefixtures("small_graphs")
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_replayed_decodings_take_turns(model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int) -> None:
+    take_turns(GraphBackend(model, record), model, conds, num_beams)
 
 
 def test_what_cannot_be_captured_is_an_error(

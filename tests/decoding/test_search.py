@@ -14,7 +14,7 @@ from indextts.decoding import backend as backend_module
 from indextts.decoding.backend import EagerBackend
 from indextts.decoding.kv_cache import KVCache
 from indextts.decoding.logits import process_logits
-from indextts.decoding.search import generate
+from indextts.decoding.search import Decoding, generate
 from indextts.errors import Cancelled, ConfigError
 from indextts.models.gpt import UnifiedVoice
 from tests.decoding.conftest import CONFIG, texts
@@ -335,3 +335,65 @@ def test_the_caller_can_stop_it(model: UnifiedVoice, conds: tuple[Tensor, Tensor
             should_stop=should_stop,
         )
     assert len(asked) == 3
+
+
+SETTLED_SETTINGS = [*SAMPLE_SETTINGS, {"num_beams": 1, "do_sample": False}, {"num_beams": 3, "do_sample": False}]
+
+
+@pytest.mark.usefixtures("late_stops")
+@pytest.mark.parametrize("settings", SETTLED_SETTINGS)
+def test_settled_codes_stay(model: UnifiedVoice, conds: tuple[Tensor, Tensor], settings: dict[str, Any]) -> None:
+    """In whatever bursts it runs: the result is that of one go, and begins with all that was settled before."""
+    params, prefix = SamplingParams(max_mel_tokens=20, **settings), model.prefix(*conds, *texts())
+    early = 0
+    for seed in range(2):
+        expected = generate(EagerBackend(model), *prefix, params, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        decoding = Decoding(EagerBackend(model), *prefix, params, generator=generator, steps_per_look=3)
+        before: list[list[int]] = [[] for _ in expected.codes]
+        while not decoding.finished:
+            decoding.run(decoding.steps + 2)
+            for segment, codes in enumerate(expected.codes):
+                settled = decoding.settled(segment).tolist()
+                assert settled[: len(before[segment])] == before[segment] and codes.tolist()[: len(settled)] == settled
+                if params.num_beams == 1:
+                    assert len(settled) == min(decoding.steps, len(codes))
+                early += len(settled) - len(before[segment]) if not decoding.finished else 0
+                before[segment] = settled
+        result = decoding.result()
+        assert [codes.tolist() for codes in result.codes] == [codes.tolist() for codes in expected.codes]
+        assert result.hit_limit == expected.hit_limit
+    assert early > 0
+
+
+@pytest.mark.usefixtures("late_stops")
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_decodings_that_take_turns_on_one_backend(
+    model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int
+) -> None:
+    take_turns(EagerBackend(model), model, conds, num_beams)
+
+
+def take_turns(backend: EagerBackend, model: UnifiedVoice, conds: tuple[Tensor, Tensor], num_beams: int) -> None:
+    """Each gets what it gets alone, and leaves its generator where it would be."""
+    ids, lengths = texts()
+    params = SamplingParams(num_beams=num_beams, max_mel_tokens=30)
+    jobs = [(model.prefix(*conds, ids[rows], lengths[rows]), seed) for seed, rows in enumerate(([0, 1, 2], [3], [4]))]
+    alone, generators, decodings = [], [], []
+    for prefix, seed in jobs:
+        generators.append(generator := torch.Generator().manual_seed(seed))
+        found = generate(EagerBackend(model), *prefix, params, generator=generator)
+        alone.append((found, generator.get_state()))
+        generator.manual_seed(seed)
+    for (prefix, _), generator in zip(jobs, generators, strict=True):
+        decodings.append(Decoding(backend, *prefix, params, generator=generator, steps_per_look=4))
+        decodings[-1].park()
+    while not all(decoding.finished for decoding in decodings):
+        for decoding in decodings:
+            if not decoding.finished:
+                decoding.run(decoding.steps + 3)
+                decoding.park()
+    for decoding, generator, (expected, state) in zip(decodings, generators, alone, strict=True):
+        assert [codes.tolist() for codes in decoding.result().codes] == [codes.tolist() for codes in expected.codes]
+        assert torch.equal(generator.get_state(), state)
+    assert max(len(codes) for expected, _ in alone for codes in expected.codes) > 6

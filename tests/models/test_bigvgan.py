@@ -117,3 +117,14 @@ def test_every_parameter_learns():
     (0.1 * model(torch.randn(2, TINY.num_mels, 12))).square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle
+
+
+def test_samples_feel_mel_frames_within_reach():
+    torch.manual_seed(0)
+    model = BigVGAN(TINY).double()
+    reach, hop = model.reach_frames, 8
+    mel = torch.randn(1, TINY.num_mels, 2 * reach + 11, dtype=torch.float64, requires_grad=True)
+    middle = reach + 5
+    (gradient,) = torch.autograd.grad(model(mel)[..., middle * hop : (middle + 1) * hop].sum(), mel)
+    felt = gradient.abs().sum((0, 1)).nonzero().flatten() - middle
+    assert (int(felt[0]), int(felt[-1])) == (-reach, reach)

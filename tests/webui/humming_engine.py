@@ -29,7 +29,7 @@ RATE_HZ = 22050
 
 
 class HummingEngine:
-    """Says every sentence as half a second of sound; some words make it misbehave."""
+    """Says every sentence as half a second of sound, or in halves of it; some words make it misbehave."""
 
     model_name = "humming <voice>"
     sample_rate_hz = RATE_HZ
@@ -79,7 +79,10 @@ class HummingEngine:
                     time.sleep(0.02)
                 self.cancelled += 1
                 raise Cancelled("the synthesis was cancelled")
-            yield AudioChunk(hum(0.5), RATE_HZ, segment.index, len(segments))
+            halves = np.array_split(hum(0.5), 1 if request.chunks is None else 2)
+            for number, samples in enumerate(halves, start=1):
+                ends = number == len(halves)
+                yield AudioChunk(samples, RATE_HZ, segment.index, len(segments), ends_segment=ends)
 
     def synthesize(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> SynthesisResult:
         chunks = list(self.stream(request, on_progress, should_stop))

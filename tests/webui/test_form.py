@@ -23,7 +23,7 @@ def test_plain(values: dict[str, Any], prompt: Path) -> None:
     assert got.text == "One. Two."
     assert got.voice.data == prompt.read_bytes()
     assert got.emotion == FromVoice()
-    assert got.sampling == SamplingParams()
+    assert got.sampling == SamplingParams() and got.chunks is None
     assert (got.max_text_tokens_per_segment, got.interval_silence_ms) == (120, 200)
     assert isinstance(got.max_text_tokens_per_segment, int) and got.sampling and isinstance(got.sampling.top_k, int)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 from indextts.accel.ds_config import DeepSpeedConfig
 from indextts.accel.tensor_parallel import blocks
 from indextts.accel.tensor_parallel.processes import Workers, send
-from indextts.decoding.backend import EagerBackend
+from indextts.decoding.backend import EagerBackend, Parked
 from indextts.decoding.kv_cache import KVCache, Memory
+from indextts.decoding.state import Search
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.gpt2 import GPT2, LayerCache
 
@@ -32,6 +35,7 @@ class TensorParallelBackend(EagerBackend):
         """
         super().__init__(model)
         self.heads //= tp_size
+        self.parked: weakref.WeakSet[SplitCache] = weakref.WeakSet()
         self.workers = Workers(tp_size, model.mel_head.weight.device.type)
         try:
             model.add_module("gpt", SplitTrunk(model, self.workers, ds_config))
@@ -43,28 +47,40 @@ class TensorParallelBackend(EagerBackend):
         """End the other processes. The model is of no use any more."""
         self.workers.close()
 
+    def park(self, search: Search) -> tuple[Parked, Search]:
+        """See `DecodeBackend.park`."""
+        parked, search = super().park(search)
+        assert isinstance(parked.state.cache, SplitCache)
+        self.parked.add(parked.state.cache)
+        return parked, search
+
     def _new_cache(self, segments: int, capacity: int) -> KVCache:
-        return SplitCache.started(super()._new_cache(segments, capacity).storage, self.workers)
+        storage, kept = super()._new_cache(segments, capacity).storage, [cache.number for cache in self.parked]
+        return SplitCache.started(storage, self.workers, kept)
 
 
 class SplitCache(KVCache):
-    """Keys and values of this process's heads. What is done to it, the others do to theirs."""
+    """Keys and values of this process's heads. What is done to it, the others do to theirs, of the same ``number``."""
+
+    numbers = itertools.count()
 
     def __init__(self, storage: Tensor, workers: Workers) -> None:
         super().__init__(storage)
-        self.workers = workers
+        self.workers, self.number = workers, next(self.numbers)
 
     @classmethod
-    def started(cls, storage: Tensor, workers: Workers) -> SplitCache:
-        """A new cache, here and in the other processes."""
-        workers.tell("use_cache", tuple(storage.shape))
-        return cls(storage, workers)
+    def started(cls, storage: Tensor, workers: Workers, kept: Sequence[int]) -> SplitCache:
+        """A new cache, here and in the other processes, which of all others keep only those of the numbers ``kept``."""
+        cache = cls(storage, workers)
+        workers.tell("use_cache", cache.number, tuple(storage.shape), kept)
+        return cache
 
     def moved(self, rows: Sequence[int] | None, used: int, capacity: int, memory: Memory) -> SplitCache:
-        """See `KVCache.moved`."""
+        """See `KVCache.moved`. The other processes do not have this cache any more, only the new one."""
         storage = super().moved(rows, used, capacity, memory).storage  # first: there may be no memory for it
-        self.workers.tell("move_cache", None if rows is None else list(rows), used, capacity)
-        return SplitCache(storage, self.workers)
+        cache = SplitCache(storage, self.workers)
+        self.workers.tell("move_cache", self.number, cache.number, None if rows is None else list(rows), used, capacity)
+        return cache
 
 
 class SplitTrunk(nn.Module):

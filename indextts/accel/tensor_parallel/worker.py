@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import IO
 
 import torch
@@ -24,10 +25,14 @@ from indextts.models.gpt2 import GPT2
 
 
 class Worker:
-    """A share of the blocks and of the cache. Every public method is a command."""
+    """A share of the blocks and of the caches. Every public method is a command.
+
+    There is the cache of the batch that is being decoded, the ``current`` one, and those of batches that are set aside.
+    """
 
     def __init__(self, place: processes.Place) -> None:
         self.place = place
+        self.caches: dict[int, KVCache] = {}
 
     def hold(self, width: int, layers: int, heads: int, dtype: torch.dtype, ds_config: DeepSpeedConfig) -> None:
         """Take a share of blocks of these sizes."""
@@ -37,13 +42,16 @@ class Worker:
         trunk = trunk.to_empty(device=self.place.device)
         self.engine = blocks.share(trunk, self.place.tp_size, ds_config)
 
-    def use_cache(self, shape: tuple[int, ...]) -> None:
-        """Start over with an empty cache."""
-        self.cache = KVCache(self._zeros(shape))
+    def use_cache(self, number: int, shape: tuple[int, ...], kept: Sequence[int]) -> None:
+        """Start over with an empty cache. Of the others, only those of the numbers ``kept`` are still needed."""
+        self.caches = {known: cache for known, cache in self.caches.items() if known in kept}
+        self.caches[number] = KVCache(self._zeros(shape))
+        self.current = number
 
-    def move_cache(self, rows: list[int] | None, used: int, capacity: int) -> None:
+    def move_cache(self, number: int, new_number: int, rows: list[int] | None, used: int, capacity: int) -> None:
         """See `KVCache.moved`."""
-        self.cache = self.cache.moved(rows, used, capacity, self._zeros)
+        self.caches[new_number] = self.caches.pop(number).moved(rows, used, capacity, self._zeros)
+        self.current = new_number
 
     @torch.inference_mode()
     def run(self, x_shape: tuple[int, ...], bias_shape: tuple[int, ...] | None) -> None:
@@ -54,7 +62,7 @@ class Worker:
             return
         bias = self._receive(bias_shape, self.dtype)
         slots = self._receive(x_shape[1:2], torch.long)
-        self.engine(x, bias, self.cache.layers(bias_shape[-1]), slots)
+        self.engine(x, bias, self.caches[self.current].layers(bias_shape[-1]), slots)
 
     def _zeros(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.place.device)

@@ -35,7 +35,8 @@ def warm_up(models: Models, backend: DecodeBackend, batch_size: int) -> None:
     for number, (rows, frames) in enumerate(shapes, start=1):
         logger.info("warming up the flow, %d of %d: %d x %d frames", number, len(shapes), rows, frames)
         _integrate(models, rows, frames, prompt_frames)
-    for rows in sorted({1, batch_size}):
+    # In the first turn the cache grows to its size, for which graphs of a smaller one are given up.
+    for rows in (batch_size, *sorted({1, batch_size}, reverse=True)):
         logger.info("warming up decoding: %d at once", rows)
         _decode(models, backend, rows)
     logger.info("warmed up in %.1f s", time.perf_counter() - started)

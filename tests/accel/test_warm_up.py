@@ -37,6 +37,7 @@ def test_common_shapes_are_captured_beforehand(
     assert len(solver.replays) == 2 * batch_size and len(backend.stands) >= batch_size
     assert f"warming up the flow, {2 * batch_size} of {2 * batch_size}: 1 x 128 frames" in caplog.text
 
+    assert len(backend.stands) > batch_size  # or the cache never grew
     before = len(captures)
     with torch.inference_mode():
         for rows in {1, batch_size}:

@@ -211,12 +211,14 @@ def test_cancelling_and_going_on(
 
 def test_a_dropped_run_frees_the_rows(long_text: LongText, asked: Callable[..., dict[str, Any]]) -> None:
     studio = long_text.studio
-    steps: Any = studio.speak(session(), **asked())
+    steps: Any = studio.speak(session(), **asked("One.\n\nslow."))
     next(steps)
     next(steps)
+    wait_for(lambda: states(studio) == ["ready", "speaking"])
     steps.close()
     assert "speaking" not in states(studio)
-    last(studio.speak(session(), **asked()))
+    studio.start_over(session())
+    last(studio.speak(session(), **asked("One.\n\nTwo.")))
 
 
 def test_long_texts_are_shown_in_parts(long_text: LongText, asked: Callable[..., dict[str, Any]]) -> None:

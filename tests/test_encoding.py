@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from indextts.encoding import write_audio, write_wav
+from indextts.encoding import write_audio, write_pieces, write_wav
 from indextts.errors import AudioError
+from tests.webui.humming_engine import RATE_HZ, hum
 
 
 def test_write_wav_roundtrip_and_replacement(tmp_path: Path) -> None:
@@ -68,3 +69,23 @@ def test_an_unknown_ending_names_the_known_ones(tmp_path: Path, name: str) -> No
 def test_a_name_that_the_disk_refuses(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="cannot write"):
         write_audio(tmp_path / f"{'x' * 300}.wav", np.zeros(1, np.int16), 22050)
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".mp3"])
+def test_pieces_are_written_as_one_file(tmp_path: Path, ending: str) -> None:
+    sound = hum(2.0)
+    path = tmp_path / f"joined{ending}"
+    write_pieces(path, np.array_split(sound, 7), RATE_HZ)
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE_HZ
+    if ending == ".mp3":
+        assert len(samples) == pytest.approx(len(sound), abs=3000)
+    else:
+        assert np.array_equal(samples, sound)
+
+
+def test_pieces_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"'a\.opus' must end in \.wav, \.flac or \.mp3"):
+        write_pieces(tmp_path / "a.opus", [hum(0.1)], RATE_HZ)
+    with pytest.raises(AudioError, match=r"cannot write 'a\.wav'"):
+        write_pieces(tmp_path / "no folder" / "a.wav", [hum(0.1)], RATE_HZ)

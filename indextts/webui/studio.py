@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ class Studio:
     """The rows of every session of one tab.
 
     Args:
-        folder: Where the takes of all sessions go.
+        folder: Where the takes of all sessions go, in a folder that goes when the program ends.
         read: Brings the rows of a narration in line with the widgets. Raises ``UnusableText`` or ``PageError``.
         ask: How the rows shall be spoken. Raises ``IndexTTSError``.
         with_speakers: Whether the table shows who says what.
@@ -61,7 +62,9 @@ class Studio:
         self.read = read
         self.ask = ask
         self.with_speakers = with_speakers
-        self.sessions = Sessions(lambda: Narration(folder / f"narration-{secrets.token_hex(16)}"), Narration.close)
+        folder = folder / f"narrations-{secrets.token_hex(16)}"
+        self.sessions = Sessions(lambda: Narration(folder / secrets.token_hex(16)), Narration.close)
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)  # pages may be open when the server ends
 
     # ------------------------------------------------------------------------------------------- looking, changing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from indextts.service import Service
 from indextts.voices import VoiceLibrary
 from indextts.webui.page import Page
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
+
+LONG_TEXT = "Chapter One.\n\nIt was a dark night. [pause:1.2s] Then it rained.\n\nThe end."
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +78,13 @@ def values(prompt: Path) -> dict[str, Any]:
         "typical_sampling": False,
         "typical_mass": 0.9,
     }
+
+
+@pytest.fixture
+def asked(values: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """The values of the widgets; arguments replace some."""
+
+    def make(text: str = LONG_TEXT, **changes: Any) -> dict[str, Any]:
+        return {**values, "text": text, "paragraph_pause_ms": 600, "batch_size": 4, "seed": "7", **changes}
+
+    return make

@@ -29,9 +29,9 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from indextts.encoding import write_wav  # noqa: E402  the root of the repository has to be known first
 from indextts.cli.output import say  # noqa: E402
 from indextts.config import EngineConfig  # noqa: E402
+from indextts.encoding import write_wav  # noqa: E402  the root of the repository has to be known first
 from indextts.engine import Engine  # noqa: E402
 from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt  # noqa: E402
 from tests.recogniser import transcribe, word_error_rate  # noqa: E402
@@ -122,9 +122,9 @@ def compare(engine: Engine, request: SynthesisRequest, folder: Path, figures: Fi
         ("whole", whole.samples, figures.word_errors_in_one_piece), ("chunks", samples, figures.word_errors),
     ):  # fmt: skip
         path = folder / f"{number:02d}_{name}.wav"
-        write_wav(path, sound, whole.sample_rate_hz)
+        write_wav(path, sound, engine.sample_rate_hz)
         errors.append(word_error_rate(request.text, transcribe(path)))
-    say(f"{number}: {len(samples) / 22050:.1f} s, {len(seams)} seams")
+    say(f"{number}: {len(samples) / engine.sample_rate_hz:.1f} s, {len(seams)} seams")
 
 
 def main() -> None:

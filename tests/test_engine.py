@@ -188,7 +188,7 @@ def test_the_timeout_is_told_by_name(
     """Time is pretended to leap when codes have been drawn for a while, or between two chunks."""
     leap = [0.0]
     clock = time.perf_counter
-    monkeypatch.setattr("indextts.engine.time.perf_counter", lambda: clock() + leap[0])
+    monkeypatch.setattr("indextts.engine.run.time.perf_counter", lambda: clock() + leap[0])
     monkeypatch.setattr(tiny_engine, "config", dataclasses.replace(tiny_engine.config, inference_timeout_s=30.0))
 
     def look() -> bool:

@@ -76,7 +76,7 @@ def test_the_snippet_of_the_guide(
         cfg_path="checkpoints/config.yaml", model_dir="checkpoints", device="cpu", use_fp16=True, use_cuda_kernel=True,
         use_deepspeed=True,
     )  # fmt: skip
-    warned = [record.message for record in caplog.records if record.name == "indextts.engine"]
+    warned = [record.message for record in caplog.records if record.name == "indextts.engine.engine"]
     assert warned == ["fp16: fp32 (needs a CUDA device)", "cuda-kernel: off (needs a CUDA device)"]
     out = tts.infer(spk_audio_prompt=voice, text=TEXT, output_path="out/gen.wav", batch_size=4, max_mel_tokens=8)
     assert out == "out/gen.wav" and samples_of(tmp_path / out).any()

@@ -18,6 +18,7 @@ GOLDEN_DIR = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(GOLDEN_DIR), help="folder of the golden set to test with")
+    parser.addoption("--screenshots", help="folder for pictures of the page, which tests/browser takes")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,11 @@ document.addEventListener("keydown", (event) => {
 });
 
 window.indexttsPage = {
+  // While an example is on its way into the form, it cannot be spoken yet.
+  filling(busy) {
+    document.querySelector("#speak").disabled = busy;
+  },
+
   // Called when everything stands on the page: what changes in these places is read out by screen readers.
   opened() {
     for (const place of document.querySelectorAll(".announced")) place.setAttribute("aria-live", "polite");

@@ -109,11 +109,13 @@ class Result:
         speaker, parts = Speaker(self.page), self.page.parts
         panels, players = [self.panel, parts["try.panel"]], [self.audio, parts["try.audio"]]
 
-        def speak(http: gr.Request, takes: Takes, **values: Any) -> Iterator[tuple[Any, ...]]:
+        def speak(http: gr.Request, takes: Takes, download: str, **values: Any) -> Iterator[tuple[Any, ...]]:
             for step in speaker.speak(http, takes, **values):
                 # Not played by itself: it has been heard while it was made. A take that was chosen is.
-                audio = step.audio if step.audio == gr.skip() else gr.Audio(value=step.audio, autoplay=False)
-                yield step.live, *[audio] * 2, *[step.panel] * 2, step.seed, step.takes
+                audio, file = step.audio, gr.skip()
+                if audio != gr.skip():
+                    audio, file = gr.Audio(value=audio, autoplay=False), self.offer(audio, download, http)
+                yield step.live, *[audio] * 2, file, *[step.panel] * 2, step.seed, step.takes
 
         def cancel(http: gr.Request) -> list[str]:
             return [speaker.cancel(http)] * len(panels)
@@ -124,8 +126,8 @@ class Result:
         speaking = gr.on(
             clicks,
             speak,
-            inputs_kwargs={"takes": self.takes, **self.page.form()},
-            outputs=[self.live, *players, *panels, self.seed, self.table],
+            inputs_kwargs={"takes": self.takes, "download": self.format, **self.page.form()},
+            outputs=[self.live, *players, self.download, *panels, self.seed, self.table],
             show_progress="hidden",
             api_visibility="private",
             **self.page.speaking,
@@ -211,7 +213,11 @@ def examples_table(page: Page, report: gr.HTML, chosen: gr.Dropdown) -> None:
         def described(voice: str | None, http: gr.Request) -> str:
             return report_on(voice, language_of(http))
 
-        table.click(fill, table, filled, **QUIET).then(described, page.fields["voice"], report, **QUIET)
+        # Whoever presses the button at once shall not find the form empty still. The browser goes first.
+        table.click(fn=None, js="() => window.indexttsPage.filling(true)", api_visibility="private")
+        filling = table.click(fill, table, filled, **QUIET)
+        filling.then(fn=None, js="() => window.indexttsPage.filling(false)", api_visibility="private")
+        filling.then(described, page.fields["voice"], report, **QUIET)
     if count := examples.left_out:
         page.texts.html(
             lambda language: f'<p class="note">{text("examples.left_out", language, count=count)}</p>', padding=False

@@ -1,6 +1,6 @@
 """Does speech in chunks sound like speech in one piece? Compares both on the bundled (or another) voice model.
 
-    python tools/compare_chunks.py --sentences 8
+    python -m training.compare_chunks --sentences 8
 
 Pairs of sentences that no network was trained on are spoken twice with the same seed, once in one piece and once in
 chunks (docs/streaming.md). The codes are the same, so all differences come from flow and vocoder. Shown are, in dB:
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -26,16 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from indextts.cli.output import say
+from indextts.config import EngineConfig
+from indextts.encoding import write_wav
+from indextts.engine import Engine
+from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
+from tests.recogniser import transcribe, word_error_rate
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from indextts.cli.output import say  # noqa: E402
-from indextts.config import EngineConfig  # noqa: E402
-from indextts.encoding import write_wav  # noqa: E402  the root of the repository has to be known first
-from indextts.engine import Engine  # noqa: E402
-from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt  # noqa: E402
-from tests.recogniser import transcribe, word_error_rate  # noqa: E402
-
 HOP_SAMPLES = 256
 SEAM_FRAMES = 4
 """Frames within this distance of a seam count as at the seam."""

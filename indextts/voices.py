@@ -79,6 +79,14 @@ class VoiceLibrary:
                 return voice
         raise VoiceNotFound(f"there is no voice {name[:MAX_NAME_LENGTH]!r}")
 
+    def holding(self, data: bytes) -> LibraryVoice | None:
+        """The voice whose recording is ``data``, if there is one."""
+        for voice in self.voices():
+            with suppress(OSError):  # removed by somebody else at this moment
+                if voice.path.stat().st_size == len(data) and voice.path.read_bytes() == data:
+                    return voice
+        return None
+
     def save(self, name: str, data: bytes) -> LibraryVoice:
         """Store a recording, of any format the audio library decodes, as the voice ``name``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -13,7 +13,7 @@ from indextts.emotion import EMOTIONS
 from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.webui import voice_library
 from indextts.webui.downloads import check_format, save_speech
-from indextts.webui.form import FormValues, whole
+from indextts.webui.form import whole
 from indextts.webui.glossary import glossary_of
 from indextts.webui.i18n import PageError, choice_text, language_of, text
 from indextts.webui.page import Fields, Page, readable_errors
@@ -81,9 +81,7 @@ class Endpoints:
             if voice and voice_name:
                 raise PageError("error.two_voices")
             known = self.page.library.get(voice_name) if voice_name else None
-            request = FormValues(voice=str(known.path) if known else voice, **values).request()
-            if known:
-                request = replace(request, voice=known.prompt())
+            request = self.page.request({"voice": str(known.path) if known else voice, **values})
             result = self.page.service.synthesize(request, http.session_hash or "")
             name, cache = f"indextts-seed{result.seed}", self.page.fields["voice"].GRADIO_CACHE
             path = save_speech(result.samples, result.sample_rate_hz, audio_format, name, cache)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from indextts.webui.preset_library import PresetLibrary
 
 if TYPE_CHECKING:
     from indextts.service import ModelFacts, Service
+    from indextts.types import ChunkSchedule, SynthesisRequest
     from indextts.voices import VoiceLibrary
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,16 @@ class Page:
     def form(self) -> Fields:
         """The widgets that make up ``FormValues``."""
         return {name: self.fields[name] for name in FormValues.__dataclass_fields__}
+
+    def request(self, values: Mapping[str, Any], chunks: ChunkSchedule | None = None) -> SynthesisRequest:
+        """What the form's ``values`` ask for; a voice of the library brings along what was heard in it before.
+
+        Raises:
+            IndexTTSError: as ``FormValues.request``.
+        """
+        request = FormValues(**values).request(chunks)
+        known = self.library.holding(request.voice.data)
+        return request if known is None else replace(request, voice=known.prompt())
 
     def forget(self, http: gr.Request) -> None:
         """Stop what the session is making."""

@@ -14,7 +14,6 @@ import gradio as gr
 
 from indextts.errors import Cancelled
 from indextts.types import AudioChunk, ChunkSchedule, Progress, Queued, SynthesisRequest
-from indextts.webui.form import FormValues
 from indextts.webui.i18n import catalogue, language_of, text
 from indextts.webui.page import Page, readable_errors
 from indextts.webui.progress import line, segment_bar, status_panel
@@ -55,7 +54,7 @@ class Speaker:
         yield Step(live=[], audio=None, panel=status_panel(text("status.starting", language)))
         try:
             with readable_errors(language), self.page.runs.stoppable(http.session_hash) as stop:
-                request = FormValues(**values).request(ChunkSchedule())
+                request = self.page.request(values, ChunkSchedule())
                 run = self.page.service.follow(request, http.session_hash or "", stop.is_set)
                 yield from Speech(request, Path(values["voice"]).stem, takes, language).steps(run)
         except gr.Error as error:  # told where it happened, and nowhere else

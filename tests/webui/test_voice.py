@@ -170,3 +170,15 @@ def test_refusals_for_programs(client: Client, endpoint: str, arguments: dict[st
 def test_examining_a_recording(client: Client) -> None:
     looked = client.predict(recording=handle_file(SPEECH), api_name="/examine")
     assert looked["flaws"] == [] and 7 < looked["used_s"] < looked["recorded_s"] < 9
+
+
+def test_a_saved_voice_brings_along_what_was_heard_in_it(
+    service: Service, own: VoiceLibrary, values: dict[str, Any], tmp_path: Path
+) -> None:
+    """However the recording came into the form: the page's copies of it have other names."""
+    page = Page(service, own, tmp_path)
+    saved = own.save("Anna", Path(values["voice"]).read_bytes())
+    assert page.request(values).voice.conditioning_path == saved.conditioning_path is not None
+    assert page.request({**values, "voice": str(SPEECH)}).voice.conditioning_path is None  # an example: read-only
+    own.delete("Anna")
+    assert page.request(values).voice.conditioning_path is None

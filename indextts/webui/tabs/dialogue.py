@@ -15,7 +15,6 @@ from indextts.text.script import Script, read_script
 from indextts.types import FromVector, SynthesisRequest
 from indextts.voices import LibraryVoice
 from indextts.webui.board import Board
-from indextts.webui.form import FormValues
 from indextts.webui.i18n import PageError, language_of
 from indextts.webui.narration import Narration, Row
 from indextts.webui.narrator import Ask
@@ -70,8 +69,7 @@ class Dialogue:
         for row in narration.rows:
             if (row.speaker, ()) not in requests:
                 voice = self.voice(row, narration.cast.get(row.speaker))
-                request = FormValues(**{**form, "voice": str(voice.path), "text": row.source}).request()
-                requests[row.speaker, ()] = replace(request, voice=voice.prompt())
+                requests[row.speaker, ()] = self.page.request({**form, "voice": str(voice.path), "text": row.source})
             if (row.speaker, row.emotion) not in requests:
                 request = requests[row.speaker, ()]
                 requests[row.speaker, row.emotion] = replace(request, emotion=emotion_of(row.emotion))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from indextts.text.documents import SUFFIXES, read_document
 from indextts.text.passages import split_passages
 from indextts.text.pauses import MAX_PAUSE_S
 from indextts.webui.board import Board
-from indextts.webui.form import FormValues, whole
+from indextts.webui.form import whole
 from indextts.webui.i18n import language_of
 from indextts.webui.narration import Narration, Row
 from indextts.webui.narrator import Ask
@@ -64,8 +63,7 @@ class LongText:
         """See ``Studio``: all rows in the voice of the form."""
         form, name = form_values(values), values.get("voice_name")
         voice = self.page.library.get(name) if name else None
-        request = FormValues(**{**form, **({"voice": str(voice.path)} if voice else {})}).request()
-        request = replace(request, voice=voice.prompt()) if voice else request
+        request = self.page.request({**form, **({"voice": str(voice.path)} if voice else {})})
         return lambda row: request
 
     def endpoint(

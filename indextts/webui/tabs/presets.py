@@ -124,11 +124,8 @@ class Presets:
         """The name in the voice library of a recording in the form; "" if it is not there, None for no recording."""
         if not path:
             return None
-        data = read_recording(path)
-        for voice in self.page.library.voices():
-            if voice.path.stat().st_size == len(data) and voice.path.read_bytes() == data:
-                return voice.name
-        return ""
+        known = self.page.library.holding(read_recording(path))
+        return known.name if known else ""
 
     def recording(self, preset: Preset, field: str) -> Any:
         """The update of a field that is a recording."""

@@ -22,6 +22,7 @@ from indextts.engine import Engine
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.random_weights import random_engine
 from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
+from tests.pages import mapped
 
 CPU = torch.device("cpu")
 CONFIG = EngineConfig(device="cpu", qwen_emotion=False)
@@ -187,9 +188,9 @@ def test_memory_of_a_gpu_is_not_asked_of_a_cpu(monkeypatch: pytest.MonkeyPatch, 
     before = memory.read()
     if before is None:
         pytest.skip("this system does not tell")
-    block = torch.ones(50_000_000)  # 200 MB
+    pages = mapped(200_000_000)
     peak = memory.read()
-    del block
+    pages.close()
     memory.reset()
     after = memory.read()
     assert peak is not None and after is not None

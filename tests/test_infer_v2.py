@@ -62,7 +62,7 @@ def test_the_signature_is_the_official_one() -> None:
     assert {name: p.default for name, p in list(parameters.items())[1 : len(official) + 1]} == official
 
 
-@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
 def test_the_snippet_of_the_guide(
     tiny_model_dir: Path,
     voice: str,

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from indextts.memory import MemoryInUse, memory_in_use, process_status_bytes
+from tests.pages import mapped
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
 def test_memory_grows_with_what_is_held() -> None:
     before = memory_in_use().resident
-    held = b"x" * 50_000_000
+    held = mapped(50_000_000)
     after = memory_in_use().resident
     assert before and after and after - before > len(held) / 2
     assert (process_status_bytes("VmHWM") or 0) >= after and process_status_bytes("VmNothing") is None

@@ -97,7 +97,7 @@ def test_cuda_graphs_draw_the_same_codes(config: EngineConfig, recordings: tuple
         assert torch.equal(one.codes, other.codes)
 
 
-@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_deepspeed_draws_the_same_codes(
     tiny_engine: Engine, config: EngineConfig, recordings: tuple[Path, Path], num_beams: int

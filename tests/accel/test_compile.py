@@ -21,7 +21,7 @@ from tests.models.test_s2mel import CONFIG
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # compilers warn
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # compilers warn
 def test_compiled_layers_equal_plain_ones() -> None:
     torch.manual_seed(0)
     model = S2Mel(CONFIG).eval().requires_grad_(False)

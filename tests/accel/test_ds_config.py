@@ -184,7 +184,7 @@ def test_a_split_that_the_model_does_not_allow_stops_the_load(tiny_engine: Engin
         accelerate(tiny_engine.models, EngineConfig(device="cpu", ds_tp_size=heads + 1))
 
 
-@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
 def test_deepspeed_gets_the_settings_and_the_report_tells_the_rest(
     tiny_engine: Engine, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -210,7 +210,7 @@ def test_deepspeed_gets_the_settings_and_the_report_tells_the_rest(
         accelerate(tiny_engine.models, dataclasses.replace(config, strict=True))
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")
 def test_what_deepspeed_itself_refuses_is_one_line(tiny_engine: Engine, path: Path) -> None:
     path.write_text('{"quant": {"weight": {"nonsense": 1}}}')
     with pytest.raises(ConfigError, match=r"DeepSpeed refuses these settings: .*nonsense") as caught:
@@ -218,7 +218,7 @@ def test_what_deepspeed_itself_refuses_is_one_line(tiny_engine: Engine, path: Pa
     assert "mine.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")
 def test_our_lists_are_deepspeeds(path: Path) -> None:
     """The keys with a meaning are DeepSpeed's inference keys; none of them is among those of training."""
     from deepspeed.inference.config import DeepSpeedInferenceConfig

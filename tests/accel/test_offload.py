@@ -109,7 +109,7 @@ def test_the_sums_of_the_released_model() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
 @pytest.mark.parametrize("options", [{}, {"fp16": True}, {"fp16": True, "deepspeed": True}])
 def test_less_is_on_the_gpu_and_the_sound_is_the_same(
     tiny_model_dir: Path, request_of_two_recordings: SynthesisRequest, options: dict[str, Any]

@@ -125,7 +125,7 @@ def test_the_vocoder_in_half_precision_is_near_float32(dtype: torch.dtype, toler
             assert 0 < (wave - expected).std() < tolerance * expected.std()
 
 
-@pytest.mark.filterwarnings("default")  # compilers warn
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # compilers warn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_compiled_layers_of_the_flow(dtype: torch.dtype) -> None:
     model = s2mel(CONFIG)
@@ -160,7 +160,7 @@ def test_an_engine_with_graphs_speaks_the_same(config: EngineConfig, request_: S
         assert np.abs(graphed.synthesize(request_).samples.astype(int) - expected).max() <= 4
 
 
-@pytest.mark.filterwarnings("default")  # importing DeepSpeed warns
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
 @pytest.mark.parametrize("option", ["fp16", "bf16"])
 def test_everything_together_speaks(config: EngineConfig, request_: SynthesisRequest, option: str) -> None:
     everything = {option: True, "deepspeed": True, "cuda_graph": True, "cuda_kernel": True}

@@ -40,7 +40,7 @@ Conds = tuple[Tensor, Tensor]
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="DeepSpeed is for Linux"),
-    pytest.mark.filterwarnings("default"),  # importing DeepSpeed warns
+    pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning"),  # importing DeepSpeed warns
 ]
 
 ON_THE_GPU = "DeepSpeed works on the GPU where there is one"

@@ -12,7 +12,7 @@ from indextts.accel import offload
 from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
 from indextts.accel.precision import HALVED, apply_precision, asked_precision
 from indextts.config import EngineConfig
-from indextts.decoding.backend import DecodeBackend, EagerBackend
+from indextts.decoding.backend import DecodeBackend, DecodeStep, EagerBackend
 from indextts.errors import UnsupportedOption
 from indextts.loading import Convert, Models
 from indextts.types import AccelerationEntry, AccelerationReport
@@ -84,7 +84,9 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     if offloads:
         entries.append(_offload(models, "on"))
     graphed = on_cuda and tp_size == 1 and (config.deepspeed if config.cuda_graph is None else config.cuda_graph)
-    backend = _backend(models, ds_config, graphed, tp_size)
+    fused = config.cuda_kernel and on_cuda
+    kernels = _fuse(models, tp_size) if fused else None
+    backend = _backend(models, ds_config, graphed, tp_size, kernels)
     if ds_config is not None:
         asked = "on" if config.deepspeed else "with ds-tp-size"
         entries.append(AccelerationEntry("deepspeed", asked, "decoding through deepspeed.init_inference"))
@@ -102,12 +104,8 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
     if tp_size > 1:
         how = f"the language model's blocks over {tp_size} processes, without CUDA graphs"
         entries.append(AccelerationEntry("ds-tp-size", str(tp_size), how))
-    fused = config.cuda_kernel and on_cuda
-    if fused:
-        from indextts.accel.fused_snake import apply_fused_snake
-
-        apply_fused_snake(models.vocoder)
-        entries.append(AccelerationEntry("cuda-kernel", "on", "fused activation of the vocoder"))
+    if kernels is not None:
+        entries.append(AccelerationEntry("cuda-kernel", "on", kernels.running))
     if config.compile:
         entries.append(_compile(models))
     missing = NOT_YET if on_cuda else NEEDS_CUDA
@@ -144,25 +142,48 @@ def _offload(models: Models, asked: str) -> AccelerationEntry:
     return AccelerationEntry("cpu-offload", asked, "networks that listen to recordings rest in main memory")
 
 
-def _backend(models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, tp_size: int) -> DecodeBackend:
+@dataclasses.dataclass(frozen=True)
+class _OwnKernels:
+    """What is fused: a kind of decode step, and all of it in words."""
+
+    step_type: type[DecodeStep]
+    running: str
+
+
+def _fuse(models: Models, tp_size: int) -> _OwnKernels:
+    from indextts.accel.fused_decode import FusedDecodeStep, apply_fused_decode, cannot_fuse
+    from indextts.accel.fused_snake import apply_fused_snake
+
+    apply_fused_snake(models.vocoder)
+    reason = "it is split over several processes" if tp_size > 1 else cannot_fuse(models.gpt)
+    if reason is not None:
+        return _OwnKernels(DecodeStep, f"fused activation of the vocoder; decoding as it comes, as {reason}")
+    apply_fused_decode(models.gpt)
+    return _OwnKernels(FusedDecodeStep, "fused steps of decoding, and activation of the vocoder")
+
+
+def _backend(
+    models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, tp_size: int, kernels: _OwnKernels | None
+) -> DecodeBackend:
     """What decoding runs on: as it comes or as graphs, inside DeepSpeed or not, in one process or several."""
+    step_type = DecodeStep if kernels is None else kernels.step_type
     if ds_config is not None and tp_size > 1:
         from indextts.accel.tensor_parallel import TensorParallelBackend
 
         return TensorParallelBackend(models.gpt, tp_size, ds_config)
     if ds_config is None and not graphed:
-        return EagerBackend(models.gpt)
+        return EagerBackend(models.gpt, step_type)
     if ds_config is None:
         from indextts.decoding.graphs import GraphBackend
 
-        return GraphBackend(models.gpt)
+        return GraphBackend(models.gpt, None, step_type)
     from indextts.accel.deepspeed import DeepSpeedBackend, DeepSpeedCapture
 
     if not graphed:
-        return DeepSpeedBackend(models.gpt, ds_config)
+        return DeepSpeedBackend(models.gpt, ds_config, step_type)
     from indextts.decoding.graphs import GraphBackend
 
-    return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config))
+    return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config), step_type)
 
 
 def _compile(models: Models) -> AccelerationEntry:

@@ -69,15 +69,17 @@ NOT_INSTALLED = (
 class DeepSpeedBackend(EagerBackend):
     """Every decode step goes through a DeepSpeed inference engine that wraps the one ``DecodeStep``."""
 
-    def __init__(self, model: UnifiedVoice, ds_config: DeepSpeedConfig) -> None:
+    def __init__(
+        self, model: UnifiedVoice, ds_config: DeepSpeedConfig, step_type: type[DecodeStep] = DecodeStep
+    ) -> None:
         """
         Raises:
             UnsupportedOption: DeepSpeed cannot be imported.
             ConfigError: DeepSpeed refuses the arguments.
         """
-        super().__init__(model)
+        super().__init__(model, step_type)
         # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_use_cache`).
-        step = DecodeStep(model, self._new_cache(segments=1, capacity=1))
+        step = step_type(model, self._new_cache(segments=1, capacity=1))
         self.engine = _init_inference(step, ds_config, model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:

@@ -140,8 +140,10 @@ class DecodeBackend(Protocol):
 class EagerBackend:
     """Runs every step as it comes."""
 
-    def __init__(self, model: UnifiedVoice) -> None:
+    def __init__(self, model: UnifiedVoice, step_type: type[DecodeStep] = DecodeStep) -> None:
+        """``step_type`` is `DecodeStep`, or what does the same in another way."""
         self.model = model
+        self.step_type = step_type
         self.start_code = model.config.start_mel_token
         self.stop_code = model.config.stop_mel_token
         self.max_codes = model.max_codes
@@ -272,7 +274,7 @@ class EagerBackend:
         return torch.zeros(shape, device=self.model.mel_head.weight.device, dtype=self.model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:
-        self.decode_step = DecodeStep(self.model, cache)
+        self.decode_step = self.step_type(self.model, cache)
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from indextts.accel import fused_snake
+from indextts.accel.nvrtc import compiled
 from indextts.config import VocoderConfig
 from indextts.errors import UnsupportedOption
 from indextts.models.bigvgan import BigVGAN
@@ -82,7 +83,7 @@ def test_the_source_computes_the_plain_activation(on_the_cpu: ctypes.CDLL, shape
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 9), (9, 0), (12, 0)])
 def test_the_kernel_compiles_where_there_is_no_gpu(dtype: torch.dtype, capability: tuple[int, int]) -> None:
     pytest.importorskip("cuda.bindings", reason="comes with PyTorch for CUDA")
-    assert fused_snake.compiled(dtype, capability).startswith(b"\x7fELF")
+    assert compiled(fused_snake.SOURCE, fused_snake.definitions(dtype), capability).startswith(b"\x7fELF")
 
 
 @pytest.mark.gpu

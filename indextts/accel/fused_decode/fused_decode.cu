@@ -1,0 +1,536 @@
+// A decode step of the language model in five kernels a layer (see __init__.py beside this file).
+//
+// A step reads every weight once for a few rows (beams times segments), so what counts is to keep the loads of weights
+// going. A linear layer gives each block 16 or 32 outputs; its warps share the inputs among them, and each thread asks
+// for all of its weights before it does anything else, also before the kernel in front has finished. The products are
+// those of tensor cores, with the weights as the left factor and the rows, eight at a time, as the right one.
+//
+// The stream of the residuals, statistics, sums and logits are float32; weights, keys, values and what goes into a
+// product are half precision. Norms are computed where their result is wanted, from the mean and the squared deviations
+// of 16 columns at a time, which whoever changes the stream leaves beside it.
+//
+// Given from outside: WIDTH, HEADS, BEAMS (rows of a segment), ROW_TILES (eights of rows), TILES (sixteens of outputs of a
+// block, in wide layers), STORED (16: float16, 17: bfloat16).
+
+#define HEAD_SIZE (WIDTH / HEADS)
+#define ROWS (8 * ROW_TILES)
+#define GROUP 16  // columns that share their statistics
+#define GROUPS (WIDTH / GROUP)
+#define CHUNK 128  // slots of the cache that a block attends to
+#define NORM_EPSILON 1e-5f
+
+typedef unsigned pair_t;  // two numbers in half precision
+typedef unsigned short stored_t;
+struct alignas(16) Eight {
+    pair_t pairs[4];
+};
+
+#if STORED == 16
+#define MMA_TYPES "f16.f16"
+__device__ inline float widen(stored_t bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+__device__ inline pair_t narrow(float low, float high) {
+    pair_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+#else
+#define MMA_TYPES "bf16.bf16"
+__device__ inline float widen(stored_t bits) { return __uint_as_float((unsigned)bits << 16); }
+__device__ inline pair_t narrow(float low, float high) {
+    pair_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+#endif
+
+__device__ inline float low(pair_t pair) { return widen((stored_t)(pair & 0xffff)); }
+__device__ inline float high(pair_t pair) { return widen((stored_t)(pair >> 16)); }
+__device__ inline stored_t narrow(float value) { return (stored_t)(narrow(value, 0.0f) & 0xffff); }
+
+__device__ inline void widen(const Eight& stored, float (&values)[8]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        values[2 * i] = low(stored.pairs[i]);
+        values[2 * i + 1] = high(stored.pairs[i]);
+    }
+}
+
+// Weights are read once: they need no place in the first cache. What other kernels have written is read from the second.
+__device__ inline Eight load_weights(const Eight* from) {
+    Eight e;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(e.pairs[0]), "=r"(e.pairs[1]), "=r"(e.pairs[2]), "=r"(e.pairs[3])
+                 : "l"(from));
+    return e;
+}
+__device__ inline Eight load(const Eight* from) {
+    Eight e;
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(e.pairs[0]), "=r"(e.pairs[1]), "=r"(e.pairs[2]), "=r"(e.pairs[3])
+                 : "l"(from));
+    return e;
+}
+__device__ inline float4 load(const float4* from) {
+    float4 v;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
+    return v;
+}
+__device__ inline float2 load(const float2* from) {
+    float2 v;
+    asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(from));
+    return v;
+}
+__device__ inline float load(const float* from) {
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(from));
+    return v;
+}
+
+// Kernels are launched before the one in front has finished. From here on, what that one has written is there.
+__device__ inline void wait_for_the_one_in_front() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ inline void let_the_next_one_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+template <int STEP>
+__device__ inline float sum_over(float value, int below) {
+#pragma unroll
+    for (int distance = STEP; distance < below; distance *= 2) value += __shfl_xor_sync(~0u, value, distance);
+    return value;
+}
+__device__ inline float warp_sum(float value) { return sum_over<1>(value, 32); }
+
+// Mean and squared deviations of the columns of a group, one in each lane; the first of them writes.
+__device__ inline void note_statistics(float value, float2* statistics, bool writes) {
+    const float mean = sum_over<1>(value, GROUP) / GROUP;
+    const float deviations = sum_over<1>((value - mean) * (value - mean), GROUP);
+    if (writes) *statistics = make_float2(mean, deviations);
+}
+
+// ------------------------------------------------------------------------------------------------- what goes into a layer
+
+// Each kind of input tells how to load 8 columns of a row (begin, for the products of all blocks before the first is
+// computed) and what to make of them (finish). early is what does not depend on the kernel in front.
+
+// Rows in half precision as they are, [rows, IN].
+template <int IN>
+struct Plain {
+    using Raw = Eight;
+    const stored_t* x;
+    int rows;
+    __device__ void early() {}
+    __device__ void prepare() {}
+    __device__ Raw begin(int row, int column) const {
+        return row < rows ? load((const Eight*)(x + (long)row * IN + column)) : Eight{};
+    }
+    __device__ Eight finish(const Raw& raw, int, int) const { return raw; }
+};
+
+struct NormedShared {
+    float means[ROWS], scales[ROWS];
+    Eight gains[WIDTH / 8], offsets[WIDTH / 8];
+};
+
+// The normed stream: x [rows, WIDTH] in float32 with its statistics [rows, GROUPS].
+struct Normed {
+    struct Raw {
+        float4 first, second;
+    };
+    const float* x;
+    const float2* statistics;
+    const stored_t *gain, *offset;
+    int rows;
+    NormedShared& shared;
+
+    __device__ void early() {
+        for (int i = threadIdx.x; i < WIDTH / 8; i += blockDim.x) {
+            shared.gains[i] = load_weights((const Eight*)gain + i);
+            shared.offsets[i] = load_weights((const Eight*)offset + i);
+        }
+    }
+    __device__ void prepare() {
+        const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+        for (int row = threadIdx.x / 32; row < rows; row += warps) {
+            constexpr int EACH = (GROUPS + 31) / 32;
+            float2 found[EACH];
+            float mean = 0.0f, deviations = 0.0f;
+#pragma unroll
+            for (int i = 0; i < EACH; ++i) {
+                const int group = lane + 32 * i;
+                found[i] = group < GROUPS ? load(statistics + row * GROUPS + group) : make_float2(0.0f, 0.0f);
+                mean += found[i].x;
+            }
+            mean = warp_sum(mean) / GROUPS;
+#pragma unroll
+            for (int i = 0; i < EACH; ++i) {
+                const float apart = lane + 32 * i < GROUPS ? found[i].x - mean : 0.0f;
+                deviations += found[i].y + GROUP * apart * apart;
+            }
+            deviations = warp_sum(deviations);
+            if (lane == 0) {
+                shared.means[row] = mean;
+                shared.scales[row] = rsqrtf(deviations / WIDTH + NORM_EPSILON);
+            }
+        }
+        __syncthreads();
+    }
+    __device__ Raw begin(int row, int column) const {
+        if (row >= rows) return Raw{};
+        const float4* from = (const float4*)(x + (long)row * WIDTH + column);
+        return Raw{load(from), load(from + 1)};
+    }
+    __device__ Eight finish(const Raw& raw, int row, int column) const {
+        Eight eight{};
+        if (row >= rows) return eight;
+        const float values[8] = {raw.first.x,  raw.first.y,  raw.first.z,  raw.first.w,
+                                 raw.second.x, raw.second.y, raw.second.z, raw.second.w};
+        const float mean = shared.means[row], scale = shared.scales[row];
+        float gains[8], offsets[8], y[8];
+        widen(shared.gains[column / 8], gains);
+        widen(shared.offsets[column / 8], offsets);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) y[i] = (values[i] - mean) * scale * gains[i] + offsets[i];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) eight.pairs[i] = narrow(y[2 * i], y[2 * i + 1]);
+        return eight;
+    }
+};
+
+// ------------------------------------------------------------------------------------------------- a linear layer
+
+__device__ inline void multiply_add(
+    float (&sums)[4], pair_t a0, pair_t a1, pair_t a2, pair_t a3, pair_t b0, pair_t b1
+) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." MMA_TYPES ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Calls output(row, column, value) for 16 * OUTPUT_TILES columns and all rows, neighbouring columns in neighbouring lanes,
+// whole warps at a time: also for rows that there are not. weight is [outputs, IN].
+//
+// A product of tensor cores takes 16 columns of both factors, in an order that does not matter as long as it is the same
+// for both. So each thread takes 8 neighbouring ones, which are one load, and feeds them to two products.
+template <int IN, int OUTPUT_TILES, int WARPS, typename Input, typename Output>
+__device__ void linear(const stored_t* weight, int outputs, Input input, Output output) {
+    constexpr int BLOCKS = IN / 32, EACH = (BLOCKS + WARPS - 1) / WARPS, THREADS = 32 * WARPS;
+    __shared__ float parts[WARPS][OUTPUT_TILES * ROW_TILES * 128];
+    __shared__ float sums_of_rows[ROWS][16 * OUTPUT_TILES + 1];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quad = lane / 4, part = lane % 4;
+    const int first_output = blockIdx.x * 16 * OUTPUT_TILES, first_block = warp * EACH;
+
+    Eight weights[EACH][OUTPUT_TILES][2];
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+        const int block = min(first_block + i, BLOCKS - 1);
+#pragma unroll
+        for (int tile = 0; tile < OUTPUT_TILES; ++tile)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int column = min(first_output + 16 * tile + 8 * half + quad, outputs - 1);
+                weights[i][tile][half] = load_weights((const Eight*)(weight + (long)column * IN + 32 * block + 8 * part));
+            }
+    }
+    input.early();
+    let_the_next_one_start();
+    wait_for_the_one_in_front();
+    input.prepare();
+
+    float sums[OUTPUT_TILES][ROW_TILES][4] = {};
+#pragma unroll
+    for (int rows = 0; rows < ROW_TILES; ++rows) {
+        const int row = 8 * rows + quad;
+        typename Input::Raw raw[EACH];
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) raw[i] = input.begin(row, 32 * min(first_block + i, BLOCKS - 1) + 8 * part);
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            if (EACH * WARPS > BLOCKS && first_block + i >= BLOCKS) break;
+            const Eight x = input.finish(raw[i], row, 32 * (first_block + i) + 8 * part);
+#pragma unroll
+            for (int tile = 0; tile < OUTPUT_TILES; ++tile) {
+                const pair_t *a = weights[i][tile][0].pairs, *b = weights[i][tile][1].pairs;
+                multiply_add(sums[tile][rows], a[0], b[0], a[1], b[1], x.pairs[0], x.pairs[1]);
+                multiply_add(sums[tile][rows], a[2], b[2], a[3], b[3], x.pairs[2], x.pairs[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < OUTPUT_TILES; ++tile)
+#pragma unroll
+        for (int rows = 0; rows < ROW_TILES; ++rows)
+#pragma unroll
+            for (int c = 0; c < 4; ++c) parts[warp][((tile * ROW_TILES + rows) * 4 + c) * 32 + lane] = sums[tile][rows][c];
+    __syncthreads();
+    for (int i = threadIdx.x; i < OUTPUT_TILES * ROW_TILES * 128; i += THREADS) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) sum += parts[w][i];
+        const int from_lane = i % 32, c = i / 32 % 4, rows = i / 128 % ROW_TILES, tile = i / 128 / ROW_TILES;
+        sums_of_rows[8 * rows + from_lane % 4 * 2 + c % 2][16 * tile + from_lane / 4 + c / 2 * 8] = sum;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * 16 * OUTPUT_TILES; i += THREADS) {
+        const int row = i / (16 * OUTPUT_TILES), column = i % (16 * OUTPUT_TILES);
+        output(row, first_output + column, sums_of_rows[row][column]);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- the kernels
+
+// Embeddings of the codes fed, [rows, WIDTH], with their statistics. A block is a row.
+extern "C" __global__ void embed(
+    const long long* codes, const long long* position, const stored_t* code_table, const stored_t* position_table, float* x,
+    float2* statistics
+) {
+    let_the_next_one_start();
+    wait_for_the_one_in_front();
+    const long row = blockIdx.x;
+    const stored_t *code = code_table + codes[row] * WIDTH, *place = position_table + position[0] * WIDTH;
+    for (int first = 0; first < WIDTH; first += blockDim.x) {
+        const int column = first + threadIdx.x;
+        const bool is_one = column < WIDTH;
+        const float value = is_one ? widen(code[column]) + widen(place[column]) : 0.0f;
+        if (is_one) x[row * WIDTH + column] = value;
+        note_statistics(value, statistics + row * GROUPS + column / GROUP, is_one && column % GROUP == 0);
+    }
+}
+
+// Queries [rows, WIDTH] of the normed stream, and its keys and values into the slots of the cache, which is
+// [segments, HEADS, capacity, HEAD_SIZE] for each.
+extern "C" __global__ void __launch_bounds__(256, 2) attention_inputs(
+    const float* x, const float2* statistics, const stored_t* gain, const stored_t* offset, const stored_t* weight,
+    const stored_t* bias, stored_t* queries, stored_t* keys, stored_t* values, const long long* slots, int rows, int capacity
+) {
+    __shared__ NormedShared shared;
+    linear<WIDTH, TILES, 8>(
+        weight, 3 * WIDTH, Normed{x, statistics, gain, offset, rows, shared},
+        [=](int row, int column, float value) {
+            if (row >= rows) return;
+            const stored_t result = narrow(value + widen(bias[column]));
+            if (column < WIDTH) {
+                queries[row * WIDTH + column] = result;
+                return;
+            }
+            stored_t* cache = column < 2 * WIDTH ? keys : values;
+            const int head = column % WIDTH / HEAD_SIZE, dimension = column % HEAD_SIZE;
+            const long place = ((long)(row / BEAMS) * HEADS + head) * capacity + slots[row % BEAMS];
+            cache[place * HEAD_SIZE + dimension] = result;
+        }
+    );
+}
+
+// The stream grows by a linear layer of rows in half precision.
+template <int IN, int WARPS>
+__device__ void add_linear(
+    const stored_t* input, const stored_t* weight, const stored_t* bias, float* x, float2* statistics, int rows
+) {
+    linear<IN, 1, WARPS>(weight, WIDTH, Plain<IN>{input, rows}, [=](int row, int column, float value) {
+        const bool is_one = row < rows;
+        float* place = x + (long)row * WIDTH + column;
+        value = is_one ? value + widen(bias[column]) + load((const float*)place) : 0.0f;
+        if (is_one) *place = value;
+        note_statistics(value, statistics + row * GROUPS + column / GROUP, is_one && column % GROUP == 0);
+    });
+}
+extern "C" __global__ void __launch_bounds__(256, 2) attention_output(
+    const stored_t* input, const stored_t* weight, const stored_t* bias, float* x, float2* statistics, int rows
+) {
+    add_linear<WIDTH, 8>(input, weight, bias, x, statistics, rows);
+}
+extern "C" __global__ void __launch_bounds__(512) feed_forward_output(
+    const stored_t* input, const stored_t* weight, const stored_t* bias, float* x, float2* statistics, int rows
+) {
+    add_linear<4 * WIDTH, 16>(input, weight, bias, x, statistics, rows);
+}
+
+// The inner half of the feed-forward, [rows, 4 WIDTH], through the tanh-approximated GELU.
+extern "C" __global__ void __launch_bounds__(256, 2) feed_forward_input(
+    const float* x, const float2* statistics, const stored_t* gain, const stored_t* offset, const stored_t* weight,
+    const stored_t* bias, stored_t* inner, int rows
+) {
+    __shared__ NormedShared shared;
+    linear<WIDTH, TILES, 8>(
+        weight, 4 * WIDTH, Normed{x, statistics, gain, offset, rows, shared},
+        [=](int row, int column, float value) {
+            if (row >= rows) return;
+            value += widen(bias[column]);
+            const float bent = 0.7978845608028654f * (value + 0.044715f * value * value * value);
+            inner[(long)row * 4 * WIDTH + column] = narrow(0.5f * value * (1.0f + tanhf(bent)));
+        }
+    );
+}
+
+// Mean over the block of 256 threads of a row in shared memory, and of its squared deviations from center.
+__device__ inline float block_mean(const float* row, float center, bool squared, float* parts) {
+    float sum = 0.0f;
+    for (int column = threadIdx.x; column < WIDTH; column += 256) {
+        const float apart = row[column] - center;
+        sum += squared ? apart * apart : apart;
+    }
+    sum = warp_sum(sum);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+    __syncthreads();
+    sum = 0.0f;
+    for (int warp = 0; warp < 8; ++warp) sum += parts[warp];
+    return sum / WIDTH;
+}
+
+// The norm of the trunk and that of the head, one after the other. A block is a row.
+extern "C" __global__ void __launch_bounds__(256) final_norms(
+    const float* x, const stored_t* gain1, const stored_t* offset1, const stored_t* gain2, const stored_t* offset2,
+    stored_t* normed
+) {
+    __shared__ float row[WIDTH], parts[8];
+    let_the_next_one_start();
+    wait_for_the_one_in_front();
+    for (int column = threadIdx.x; column < WIDTH; column += 256) row[column] = load(x + (long)blockIdx.x * WIDTH + column);
+    __syncthreads();
+    for (int norm = 0; norm < 2; ++norm) {
+        const float mean = block_mean(row, 0.0f, false, parts);
+        const float scale = rsqrtf(block_mean(row, mean, true, parts) + NORM_EPSILON);
+        const stored_t *gain = norm ? gain2 : gain1, *offset = norm ? offset2 : offset1;
+        for (int column = threadIdx.x; column < WIDTH; column += 256)
+            row[column] = (row[column] - mean) * scale * widen(gain[column]) + widen(offset[column]);
+        __syncthreads();
+    }
+    for (int column = threadIdx.x; column < WIDTH; column += 256)
+        normed[(long)blockIdx.x * WIDTH + column] = narrow(row[column]);
+}
+
+// Logits [rows, codes] in float32.
+extern "C" __global__ void __launch_bounds__(256, 2) code_logits(
+    const stored_t* normed, const stored_t* weight, const stored_t* bias, float* logits, int rows, int codes
+) {
+    linear<WIDTH, TILES, 8>(weight, codes, Plain<WIDTH>{normed, rows}, [=](int row, int column, float value) {
+        if (row < rows && column < codes) logits[(long)row * codes + column] = value + widen(bias[column]);
+    });
+}
+
+// Attention of the beams of a segment over the slots of the cache that are in use, as far as visibility (0, or minus
+// infinity) shows them. A block has CHUNK slots of a head of a segment, each of them with HEAD_SIZE / 8 lanes. The last
+// block to finish puts the chunks together, in their order. counters [segments, HEADS] are zero before and after.
+// partial is [segments, HEADS, chunks, BEAMS, HEAD_SIZE + 2]: the mixed values, the largest score, the sum of weights.
+extern "C" __global__ void __launch_bounds__(128) attend(
+    const stored_t* queries, const stored_t* keys, const stored_t* values, const stored_t* visibility, stored_t* mixed,
+    float* partial, int* counters, const long long* slots, int capacity, int segment_stride, int beam_stride
+) {
+    constexpr int LANES = HEAD_SIZE / 8, PLACES = 128 / LANES, PASSES = CHUNK / PLACES, RECORD = HEAD_SIZE + 2;
+    const float nothing = -__int_as_float(0x7f800000);
+    __shared__ float most[4][BEAMS], weight_sums[4][BEAMS], mixtures[4][BEAMS][HEAD_SIZE];
+    __shared__ bool is_last;
+    const int chunk = blockIdx.x, head = blockIdx.y, segment = blockIdx.z;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = threadIdx.x % LANES, place = threadIdx.x / LANES;
+    let_the_next_one_start();
+    wait_for_the_one_in_front();
+    const int used = (int)slots[0] + BEAMS, chunks = (used + CHUNK - 1) / CHUNK;
+    if (chunk >= chunks) return;
+
+    const long cache = ((long)segment * HEADS + head) * capacity * HEAD_SIZE + 8 * part;
+    Eight k[PASSES], v[PASSES];
+#pragma unroll
+    for (int pass = 0; pass < PASSES; ++pass) {
+        const long slot = min(chunk * CHUNK + pass * PLACES + place, used - 1);
+        k[pass] = load((const Eight*)(keys + cache + slot * HEAD_SIZE));
+        v[pass] = load((const Eight*)(values + cache + slot * HEAD_SIZE));
+    }
+    float q[BEAMS][8], scores[PASSES][BEAMS], largest[BEAMS];
+#pragma unroll
+    for (int beam = 0; beam < BEAMS; ++beam) {
+        const long row = (long)segment * BEAMS + beam;
+        widen(load((const Eight*)(queries + row * WIDTH + head * HEAD_SIZE + 8 * part)), q[beam]);
+        largest[beam] = nothing;
+    }
+#pragma unroll
+    for (int pass = 0; pass < PASSES; ++pass) {
+        const int slot = chunk * CHUNK + pass * PLACES + place;
+        float key[8];
+        widen(k[pass], key);
+#pragma unroll
+        for (int beam = 0; beam < BEAMS; ++beam) {
+            float score = 0.0f;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) score += q[beam][i] * key[i];
+            score = sum_over<1>(score, LANES) * rsqrtf((float)HEAD_SIZE);
+            const stored_t* shown = visibility + (long)segment * segment_stride + (long)beam * beam_stride;
+            scores[pass][beam] = slot < used ? score + widen(shown[slot]) : nothing;
+            largest[beam] = fmaxf(largest[beam], scores[pass][beam]);
+        }
+    }
+#pragma unroll
+    for (int beam = 0; beam < BEAMS; ++beam) {
+#pragma unroll
+        for (int distance = LANES; distance < 32; distance *= 2)
+            largest[beam] = fmaxf(largest[beam], __shfl_xor_sync(~0u, largest[beam], distance));
+        if (lane == 0) most[warp][beam] = largest[beam];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int beam = 0; beam < BEAMS; ++beam) {
+        largest[beam] = fmaxf(fmaxf(most[0][beam], most[1][beam]), fmaxf(most[2][beam], most[3][beam]));
+        const float base = largest[beam] == nothing ? 0.0f : largest[beam];  // of a chunk that the beam does not see
+        float weights = 0.0f, mixture[8] = {};
+#pragma unroll
+        for (int pass = 0; pass < PASSES; ++pass) {
+            const float weight = __expf(scores[pass][beam] - base);
+            float value[8];
+            widen(v[pass], value);
+            weights += weight;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) mixture[i] += weight * value[i];
+        }
+        weights = sum_over<LANES>(weights, 32);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) mixture[i] = sum_over<LANES>(mixture[i], 32);
+        if (lane == 0) weight_sums[warp][beam] = weights;
+        if (lane < LANES)
+#pragma unroll
+            for (int i = 0; i < 8; ++i) mixtures[warp][beam][8 * part + i] = mixture[i];
+    }
+    __syncthreads();
+    float* records = partial + ((long)segment * HEADS + head) * gridDim.x * BEAMS * RECORD;
+    float* own = records + (long)chunk * BEAMS * RECORD;
+    for (int i = threadIdx.x; i < BEAMS * HEAD_SIZE; i += 128) {
+        const int beam = i / HEAD_SIZE, d = i % HEAD_SIZE;
+        own[beam * RECORD + d] = mixtures[0][beam][d] + mixtures[1][beam][d] + mixtures[2][beam][d] + mixtures[3][beam][d];
+    }
+    if (threadIdx.x < BEAMS) {
+        const int beam = threadIdx.x;
+        own[beam * RECORD + HEAD_SIZE] = fmaxf(fmaxf(most[0][beam], most[1][beam]), fmaxf(most[2][beam], most[3][beam]));
+        own[beam * RECORD + HEAD_SIZE + 1] =
+            weight_sums[0][beam] + weight_sums[1][beam] + weight_sums[2][beam] + weight_sums[3][beam];
+    }
+    __threadfence();
+    __syncthreads();
+    int* counter = counters + segment * HEADS + head;
+    if (threadIdx.x == 0) is_last = atomicAdd(counter, 1) == chunks - 1;
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    if (threadIdx.x == 0) *counter = 0;
+    for (int i = threadIdx.x; i < BEAMS * HEAD_SIZE; i += 128) {
+        const int beam = i / HEAD_SIZE, d = i % HEAD_SIZE;
+        const float* record = records + beam * RECORD;
+        float top = nothing, weights = 0.0f, mixture = 0.0f;
+        for (int c = 0; c < chunks; ++c) top = fmaxf(top, load(record + (long)c * BEAMS * RECORD + HEAD_SIZE));
+        for (int c = 0; c < chunks; ++c) {
+            const float* one = record + (long)c * BEAMS * RECORD;
+            const float share = __expf(load(one + HEAD_SIZE) - top);
+            weights += share * load(one + HEAD_SIZE + 1);
+            mixture += share * load(one + d);
+        }
+        mixed[((long)segment * BEAMS + beam) * WIDTH + head * HEAD_SIZE + d] = narrow(mixture / weights);
+    }
+}

@@ -12,7 +12,7 @@ from indextts.accel import offload
 from indextts.accel.ds_config import DeepSpeedConfig, check_tensor_parallel, load_ds_config
 from indextts.accel.precision import HALVED, apply_precision, asked_precision
 from indextts.config import EngineConfig
-from indextts.decoding.backend import DecodeBackend, DecodeStep, EagerBackend
+from indextts.decoding.backend import PLAIN, DecodeBackend, EagerBackend, StepKind
 from indextts.errors import UnsupportedOption
 from indextts.loading import Convert, Models
 from indextts.types import AccelerationEntry, AccelerationReport
@@ -85,7 +85,7 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(_offload(models, "on"))
     graphed = on_cuda and tp_size == 1 and (config.deepspeed if config.cuda_graph is None else config.cuda_graph)
     fused = config.cuda_kernel and on_cuda
-    kernels = _fuse(models, tp_size) if fused else None
+    kernels = _fuse(models, tp_size, config.compile) if fused else None
     backend = _backend(models, ds_config, graphed, tp_size, kernels)
     if ds_config is not None:
         asked = "on" if config.deepspeed else "with ds-tp-size"
@@ -146,44 +146,54 @@ def _offload(models: Models, asked: str) -> AccelerationEntry:
 class _OwnKernels:
     """What is fused: a kind of decode step, and all of it in words."""
 
-    step_type: type[DecodeStep]
+    decoding: StepKind
     running: str
 
 
-def _fuse(models: Models, tp_size: int) -> _OwnKernels:
-    from indextts.accel.fused_decode import FusedDecodeStep, apply_fused_decode, cannot_fuse
+def _fuse(models: Models, tp_size: int, compiles: bool) -> _OwnKernels:
+    from indextts.accel import fused_decode, fused_flow
     from indextts.accel.fused_snake import apply_fused_snake
 
     apply_fused_snake(models.vocoder)
-    reason = "it is split over several processes" if tp_size > 1 else cannot_fuse(models.gpt)
-    if reason is not None:
-        return _OwnKernels(DecodeStep, f"fused activation of the vocoder; decoding as it comes, as {reason}")
-    apply_fused_decode(models.gpt)
-    return _OwnKernels(FusedDecodeStep, "fused steps of decoding, and activation of the vocoder")
+    fused, plain, decoding = ["activation of the vocoder"], [], PLAIN
+    reason = "it is split over several processes" if tp_size > 1 else fused_decode.cannot_fuse(models.gpt)
+    if reason is None:
+        fused_decode.apply_fused_decode(models.gpt)
+        decoding = fused_decode.FUSED
+        fused.append("decoding")
+    else:
+        plain.append(f"decoding as it comes, as {reason}")
+    reason = "it is compiled" if compiles else fused_flow.cannot_fuse(models.s2mel.estimator)
+    if reason is None:
+        fused_flow.apply_fused_flow(models.s2mel.estimator)
+        fused.append("layers of the flow")
+    else:
+        plain.append(f"the flow as it comes, as {reason}")
+    return _OwnKernels(decoding, "; ".join(["fused " + ", ".join(fused), *plain]))
 
 
 def _backend(
     models: Models, ds_config: DeepSpeedConfig | None, graphed: bool, tp_size: int, kernels: _OwnKernels | None
 ) -> DecodeBackend:
     """What decoding runs on: as it comes or as graphs, inside DeepSpeed or not, in one process or several."""
-    step_type = DecodeStep if kernels is None else kernels.step_type
+    kind = PLAIN if kernels is None else kernels.decoding
     if ds_config is not None and tp_size > 1:
         from indextts.accel.tensor_parallel import TensorParallelBackend
 
         return TensorParallelBackend(models.gpt, tp_size, ds_config)
     if ds_config is None and not graphed:
-        return EagerBackend(models.gpt, step_type)
+        return EagerBackend(models.gpt, kind)
     if ds_config is None:
         from indextts.decoding.graphs import GraphBackend
 
-        return GraphBackend(models.gpt, None, step_type)
+        return GraphBackend(models.gpt, None, kind)
     from indextts.accel.deepspeed import DeepSpeedBackend, DeepSpeedCapture
 
     if not graphed:
-        return DeepSpeedBackend(models.gpt, ds_config, step_type)
+        return DeepSpeedBackend(models.gpt, ds_config, kind)
     from indextts.decoding.graphs import GraphBackend
 
-    return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config), step_type)
+    return GraphBackend(models.gpt, DeepSpeedCapture(models.gpt, ds_config), kind)
 
 
 def _compile(models: Models) -> AccelerationEntry:

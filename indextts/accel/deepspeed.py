@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from indextts.accel.ds_config import DeepSpeedConfig, load_ds_config
 from indextts.cuda_graphs import Replay
-from indextts.decoding.backend import DecodeStep, EagerBackend
+from indextts.decoding.backend import PLAIN, DecodeStep, EagerBackend, StepKind
 from indextts.decoding.kv_cache import KVCache
 from indextts.errors import ConfigError, UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
@@ -69,17 +69,15 @@ NOT_INSTALLED = (
 class DeepSpeedBackend(EagerBackend):
     """Every decode step goes through a DeepSpeed inference engine that wraps the one ``DecodeStep``."""
 
-    def __init__(
-        self, model: UnifiedVoice, ds_config: DeepSpeedConfig, step_type: type[DecodeStep] = DecodeStep
-    ) -> None:
+    def __init__(self, model: UnifiedVoice, ds_config: DeepSpeedConfig, kind: StepKind = PLAIN) -> None:
         """
         Raises:
             UnsupportedOption: DeepSpeed cannot be imported.
             ConfigError: DeepSpeed refuses the arguments.
         """
-        super().__init__(model, step_type)
+        super().__init__(model, kind)
         # The engine is made once, at load, where a failure belongs; each batch brings its own cache (`_use_cache`).
-        step = step_type(model, self._new_cache(segments=1, capacity=1))
+        step = kind.step_type(model, self._new_cache(segments=1, capacity=1))
         self.engine = _init_inference(step, ds_config, model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:

@@ -37,17 +37,17 @@ class Kernels:
         name: str,
         blocks: tuple[int, int, int] | int,
         threads: int,
-        *arguments: Tensor | int,
+        *arguments: Tensor | int | float,
         overlaps: bool = False,
     ) -> None:
-        """Launch on the current stream, each argument as a pointer or a C int.
+        """Launch on the current stream, each argument as a pointer, a C int or a C float.
 
         ``overlaps``: the kernel waits by itself for the one in front, where it must, and may be launched before.
         """
         if name not in self._functions:
             self._functions[name] = _checked(self._driver.cuModuleGetFunction(self._module, name.encode()))
         values = tuple(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-        types = tuple(ctypes.c_void_p if isinstance(a, Tensor) else ctypes.c_int for a in arguments)
+        types = tuple(_c_type(argument) for argument in arguments)
         config = self._driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = (blocks, 1, 1) if isinstance(blocks, int) else blocks
         config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
@@ -55,6 +55,12 @@ class Kernels:
         if overlaps and self._overlap:
             config.attrs, config.numAttrs = self._overlap, 1
         _checked(self._driver.cuLaunchKernelEx(config, self._functions[name], (values, types), 0))
+
+
+def _c_type(argument: Tensor | int | float) -> Any:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p
+    return ctypes.c_float if isinstance(argument, float) else ctypes.c_int
 
 
 def _overlap_attribute(driver: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from indextts.decoding.kv_cache import KVCache, Memory
-from indextts.decoding.state import Search, SegmentState
+from indextts.decoding.state import Draw, Search, SegmentState, candidates_of
 from indextts.models.gpt import UnifiedVoice
 
 SLOT_BLOCK = 64
@@ -70,6 +70,18 @@ class DecodeStep(nn.Module):
         embeddings = self.model.embed_codes(codes, position)
         hidden = self.model.gpt(embeddings, bias[:, None], self.cache.layers(bias.shape[-1]), slots)
         return self.model.code_logits(hidden)
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """How a step is computed: the model's half of it, and the drawing of codes in the half of the search."""
+
+    step_type: type[DecodeStep]
+    draw: Draw
+
+
+PLAIN = StepKind(DecodeStep, candidates_of)
+"""By the means of PyTorch, anywhere."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +152,9 @@ class DecodeBackend(Protocol):
 class EagerBackend:
     """Runs every step as it comes."""
 
-    def __init__(self, model: UnifiedVoice, step_type: type[DecodeStep] = DecodeStep) -> None:
-        """``step_type`` is `DecodeStep`, or what does the same in another way."""
+    def __init__(self, model: UnifiedVoice, kind: StepKind = PLAIN) -> None:
         self.model = model
-        self.step_type = step_type
+        self.kind = kind
         self.start_code = model.config.start_mel_token
         self.stop_code = model.config.stop_mel_token
         self.max_codes = model.max_codes
@@ -191,7 +202,7 @@ class EagerBackend:
 
     def advance(self, search: Search) -> None:
         """See `DecodeBackend.advance`."""
-        search.choose(self.step(search.codes, search.parents).float())
+        search.choose(self.step(search.codes, search.parents).float(), self.kind.draw)
 
     def park(self, search: Search) -> tuple[Parked, Search]:
         """See `DecodeBackend.park`. Copies all there is: where it lies, other batches will have their tensors."""
@@ -274,7 +285,7 @@ class EagerBackend:
         return torch.zeros(shape, device=self.model.mel_head.weight.device, dtype=self.model.dtype)
 
     def _use_cache(self, cache: KVCache) -> None:
-        self.decode_step = self.step_type(self.model, cache)
+        self.decode_step = self.kind.step_type(self.model, cache)
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from indextts.config import SamplingParams
 from indextts.decoding.backend import rows_of_beams
 from indextts.decoding.logits import process_logits
-from indextts.decoding.state import Hypothesis, Search, initial_history, race
+from indextts.decoding.state import Draw, Hypothesis, Search, candidates_of, initial_history, race
 
 
 @dataclasses.dataclass
@@ -68,12 +68,11 @@ class BeamSearch(Search):
     def parents(self) -> Tensor:
         return self.continued
 
-    def choose(self, logits: Tensor) -> None:
+    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
         """See `Search.choose`."""
         self.give_up_where_undefined(logits)
         beams, vocabulary = self.params.num_beams, logits.shape[-1]
-        scores = process_logits(logits, self.seen, self.params, banned_code=self.start_code)
-        best, index = self._candidates((scores + self.running[..., None]).flatten(1))
+        best, index = draw(self, logits)
         parent, code = index // vocabulary, index % vocabulary
         stops = code == self.stop_code
         first_parents = parent[:, :beams]
@@ -99,8 +98,10 @@ class BeamSearch(Search):
         self.done |= pool[:, beams - 1] >= by_length[:, 0]
         self.step += 1
 
-    def _candidates(self, totals: Tensor) -> tuple[Tensor, Tensor]:
-        """Drawn (or the best) entries of ``totals [S, B * V]``: values and indices ``[S, 2 B]``, best first."""
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Search.candidates`. There are twice as many as beams."""
+        scores = process_logits(logits, self.seen, self.params, banned_code=self.start_code)
+        totals = (scores + self.running[..., None]).flatten(1)
         count = 2 * self.params.num_beams
         if not self.params.do_sample:
             best, index = totals.topk(count, dim=1)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from indextts.cuda_graphs import Capture, CudaCapture, LatestUsed, Replay, captured
-from indextts.decoding.backend import DecodeState, DecodeStep, EagerBackend, Parked
+from indextts.decoding.backend import PLAIN, DecodeState, EagerBackend, Parked, StepKind
 from indextts.decoding.kv_cache import Arena
 from indextts.decoding.state import Search
 from indextts.models.gpt import UnifiedVoice
@@ -40,15 +40,13 @@ class _Stand:
 class GraphBackend(EagerBackend):
     """Replays every step. What cannot be captured is an error, never a slower way."""
 
-    def __init__(
-        self, model: UnifiedVoice, capture: Capture | None = None, step_type: type[DecodeStep] = DecodeStep
-    ) -> None:
-        """``capture`` is CUDA's own if it is None. ``step_type`` as of `EagerBackend`.
+    def __init__(self, model: UnifiedVoice, capture: Capture | None = None, kind: StepKind = PLAIN) -> None:
+        """``capture`` is CUDA's own if it is None.
 
         Raises:
             UnsupportedOption: the model is not on a CUDA device.
         """
-        super().__init__(model, step_type)
+        super().__init__(model, kind)
         device = model.mel_head.weight.device
         self.capture = capture or CudaCapture(device)
         self.memory = Arena(device, model.dtype)
@@ -113,7 +111,7 @@ class GraphBackend(EagerBackend):
         self._use_cache(own.cache)
 
         def step() -> None:
-            standing.choose(self.feed(standing.codes, standing.parents).float())
+            standing.choose(self.feed(standing.codes, standing.parents).float(), self.kind.draw)
 
         def set_back() -> None:
             own.copy_(current)

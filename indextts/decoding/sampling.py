@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.logits import process_logits
-from indextts.decoding.state import Hypothesis, Search, initial_history, race
+from indextts.decoding.state import Draw, Hypothesis, Search, candidates_of, initial_history, race
 
 
 @dataclasses.dataclass
@@ -46,13 +46,18 @@ class Sampling(Search):
     def parents(self) -> None:
         return None
 
-    def choose(self, logits: Tensor) -> None:
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Search.candidates`. There is one."""
+        scores = process_logits(logits[:, 0], self.seen, self.params, banned_code=self.start_code)
+        racing = race(scores.softmax(-1), self.noise) if self.params.do_sample else scores
+        code = racing.argmax(-1, keepdim=True)
+        return scores.gather(1, code), code
+
+    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
         """See `Search.choose`."""
         self.give_up_where_undefined(logits)
-        scores = process_logits(logits[:, 0], self.seen, self.params, banned_code=self.start_code)
-        if self.params.do_sample:
-            scores = race(scores.softmax(-1), self.noise)
-        code = scores.argmax(-1, keepdim=True).masked_fill_(self.done[:, None], self.stop_code)
+        _, code = draw(self, logits)
+        code = code.masked_fill(self.done[:, None], self.stop_code)
         self.codes.copy_(code)
         self.history.index_copy_(1, self.step[:1], code)
         self.seen.scatter_(1, code, True)

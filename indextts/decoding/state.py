@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -47,6 +47,15 @@ class SegmentState:
             value.copy_(theirs[name])
 
 
+Draw = Callable[["Search", Tensor], tuple[Tensor, Tensor]]
+"""`Search.candidates` of a search, or what does the same in another way."""
+
+
+def candidates_of(search: Search, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """`Search.candidates`, whatever the search is."""
+    return search.candidates(logits)
+
+
 @dataclasses.dataclass
 class Search(SegmentState, ABC):
     """Chooses codes: the half of a step that is not the model.
@@ -78,7 +87,15 @@ class Search(SegmentState, ABC):
         """``[S, B]``, the beams that ``codes`` continue; None when there is only one."""
 
     @abstractmethod
-    def choose(self, logits: Tensor) -> None:
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from ``logits [S, B, V]``, or take the best of them.
+
+        Returns:
+            Sums of scores ``[S, n]``, and what they are of: entries ``[S, n]`` of ``B * V``. Largest sums first.
+        """
+
+    @abstractmethod
+    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
         """Choose the next codes from ``logits [S, B, V]`` in float32. On the device alone, and in place."""
 
     def give_up_where_undefined(self, logits: Tensor) -> None:

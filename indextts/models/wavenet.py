@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,7 @@ class WaveNet(nn.Module):
     def __init__(self, config: WaveNetConfig) -> None:
         super().__init__()
         width, layers = config.hidden_dim, config.num_layers
+        self.gate: Callable[[Tensor, Tensor], Tensor] = gated
         self.cond_layer = NormedConv1d(width, 2 * width * layers)
         self.in_layers = nn.ModuleList(
             NormedConv1d(width, 2 * width, config.kernel_size, config.dilation_rate**i) for i in range(layers)
@@ -114,13 +116,18 @@ class WaveNet(nn.Module):
         steps = zip(self.in_layers, self.res_skip_layers, self.paddings, biases, strict=True)
         for number, (in_layer, res_skip, padding, bias) in enumerate(steps):
             padded = mirrored(x, padding, edges, is_masked=number > 0)
-            gates, filters = (in_layer(padded) + bias).chunk(2, dim=1)
-            out = res_skip(gates.tanh() * filters.sigmoid())
+            out = res_skip(self.gate(in_layer(padded), bias))
             if out.shape[1] > width:  # all layers but the last
                 residual, out = out.chunk(2, dim=1)
                 x = x + residual
             skipped = skipped + out
         return skipped if edges is None else skipped * edges.mask
+
+
+def gated(x: Tensor, bias: Tensor) -> Tensor:
+    """``x [B, 2 C, F]`` and ``bias [B or 1, 2 C, 1]`` -> ``[B, C, F]``: one half through the gates of the other."""
+    gates, filters = (x + bias).chunk(2, dim=1)
+    return gates.tanh() * filters.sigmoid()
 
 
 def mirrored(x: Tensor, padding: tuple[int, int], edges: Edges | None, is_masked: bool) -> Tensor:

@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from indextts.accel.nvrtc import Kernels
-from indextts.decoding.backend import DecodeStep
+from indextts.decoding.backend import DecodeStep, StepKind
+from indextts.decoding.beams import BeamSearch
+from indextts.decoding.sampling import Sampling
+from indextts.decoding.state import Search
 from indextts.errors import UnsupportedOption
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.gpt2 import Block
 
 SOURCE = Path(__file__).with_name("fused_decode.cu")
+DRAW_SOURCE = Path(__file__).with_name("fused_draw.cu")
 STORED = {torch.float16: 16, torch.bfloat16: 17}
 CAPABILITY = (8, 0)
 """The least compute capability: tensor cores that take both half precisions in products of 16 x 8 x 16."""
@@ -30,8 +34,10 @@ MAX_ROWS = 32
 
 TILE_ROWS = 8
 TILE_OUTPUTS = 16
+WIDE = 2 * TILE_OUTPUTS  # outputs of a block of the widest layers
 CHUNK_SLOTS = 128  # CHUNK of the source
-HEAD_SIZES = (32, 64, 128)
+HEAD_SIZE = 64
+MAX_BEAMS = 8
 
 
 def cannot_fuse(model: UnifiedVoice) -> str | None:
@@ -41,7 +47,7 @@ def cannot_fuse(model: UnifiedVoice) -> str | None:
         return "its weights are not in half precision"
     if torch.cuda.get_device_capability(weight.device) < CAPABILITY:
         return "the GPU has a compute capability below 8.0"
-    if config.model_dim % 64 or config.model_dim // config.heads not in HEAD_SIZES:
+    if config.model_dim % 64 or config.model_dim // config.heads != HEAD_SIZE:
         return f"there are no kernels for {config.heads} heads of a width of {config.model_dim}"
     return None
 
@@ -75,14 +81,13 @@ class FusedDecodeStep(DecodeStep):
         """See `DecodeStep.forward`."""
         segments, beams = codes.shape
         rows = codes.numel()
-        if rows > MAX_ROWS:
+        if rows > MAX_ROWS or beams > MAX_BEAMS:
             return super().forward(codes, position, slots, bias)
         model, cache = self.model, self.cache
         config, trunk = model.config, model.gpt
         width, heads = config.model_dim, config.heads
         kernels = self.kernels(model, beams, -(-rows // TILE_ROWS))
-        wide_tile = TILE_OUTPUTS * wide_tiles(rows)
-        chunks = -(-bias.shape[-1] // CHUNK_SLOTS)
+        chunks, input_outputs = -(-bias.shape[-1] // CHUNK_SLOTS), TILE_OUTPUTS * input_tiles(rows)
         full, half = (partial(torch.empty, device=codes.device, dtype=dtype) for dtype in (torch.float32, model.dtype))
         x, statistics = full(rows, width), full(rows, width // TILE_OUTPUTS, 2)
         queries, mixed, normed = (half(rows, width) for _ in range(3))
@@ -101,7 +106,7 @@ class FusedDecodeStep(DecodeStep):
             assert isinstance(block, Block)
             attention, mlp, norm_1, norm_2 = block.attn, block.mlp, block.ln_1, block.ln_2
             launch(
-                "attention_inputs", -(-3 * width // wide_tile), 256, x, statistics, norm_1.weight, norm_1.bias,
+                "attention_inputs", -(-3 * width // input_outputs), 256, x, statistics, norm_1.weight, norm_1.bias,
                 attention.c_attn.weight, attention.c_attn.bias, queries, keys, values, slots, rows, cache.capacity,
             )  # fmt: skip
             launch(
@@ -111,7 +116,7 @@ class FusedDecodeStep(DecodeStep):
             output = attention.c_proj.weight, attention.c_proj.bias
             launch("attention_output", width // TILE_OUTPUTS, 256, mixed, *output, x, statistics, rows)
             launch(
-                "feed_forward_input", -(-4 * width // wide_tile), 256, x, statistics, norm_2.weight, norm_2.bias,
+                "feed_forward_input", 4 * width // WIDE, 256, x, statistics, norm_2.weight, norm_2.bias,
                 mlp.c_fc.weight, mlp.c_fc.bias, inner, rows,
             )  # fmt: skip
             output = mlp.c_proj.weight, mlp.c_proj.bias
@@ -119,12 +124,54 @@ class FusedDecodeStep(DecodeStep):
         norms = (trunk.ln_f.weight, trunk.ln_f.bias, model.final_norm.weight, model.final_norm.bias)
         launch("final_norms", rows, 256, x, *norms, normed)
         head, number = model.mel_head, config.number_mel_codes
-        launch("code_logits", -(-number // wide_tile), 256, normed, head.weight, head.bias, logits, rows, number)
+        launch("code_logits", -(-number // WIDE), 256, normed, head.weight, head.bias, logits, rows, number)
         return logits
 
 
-def wide_tiles(rows: int) -> int:
-    """Sixteens of outputs of a block, in wide layers: with few rows, more blocks are worth more than fewer reads."""
+def fused_candidates(search: Search, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """`Search.candidates` by kernels, where it draws from the ``top_k`` best codes."""
+    params, beams = search.params, search.params.num_beams
+    limit = draw_list(beams)
+    if not params.do_sample or params.typical_sampling or not 0 < params.top_k <= limit or beams > MAX_BEAMS:
+        return search.candidates(logits)
+    assert isinstance(search, (BeamSearch, Sampling))
+    segments, vocabulary = len(logits), logits.shape[-1]
+    at_least, drawn = (2, 2 * beams) if isinstance(search, BeamSearch) else (1, 1)
+    running = search.running if isinstance(search, BeamSearch) else logits  # which is not read
+    kernels = _draw_kernels(logits.device.index or 0, vocabulary, beams, drawn)
+    rows = segments * beams
+    scores = logits.new_empty(rows, limit)
+    codes, counts = (logits.new_empty(shape, dtype=torch.int32) for shape in ((rows, limit), (rows,)))
+    best, index = logits.new_empty(segments, drawn), search.codes.new_empty(segments, drawn)
+    kernels.launch(
+        "filter_row", rows, 1024, logits, search.seen, scores, codes, counts, float(params.repetition_penalty),
+        float(params.temperature), max(params.top_k, at_least), float(params.top_p), at_least, search.start_code,
+    )  # fmt: skip
+    kernels.launch("draw", segments, 256, scores, codes, counts, running, search.noise, best, index)
+    return best, index
+
+
+FUSED = StepKind(FusedDecodeStep, fused_candidates)
+"""By our own kernels, after `apply_fused_decode`."""
+
+
+def draw_list(num_beams: int) -> int:
+    """How many codes of a beam can be drawn from: LIST of the source."""
+    return 2048 // num_beams if num_beams > 2 else 1024
+
+
+def draw_definitions(vocabulary: int, num_beams: int, drawn: int) -> dict[str, str]:
+    """What the source of drawing wants to be told from outside."""
+    return {"CODES": str(vocabulary), "BEAMS": str(num_beams), "DRAWN": str(drawn)}
+
+
+@cache
+def _draw_kernels(device_index: int, vocabulary: int, num_beams: int, drawn: int) -> Kernels:
+    return Kernels(DRAW_SOURCE, draw_definitions(vocabulary, num_beams, drawn), device_index)
+
+
+def input_tiles(rows: int) -> int:
+    """Sixteens of outputs of a block of attention's inputs: one fills the GPU better, two read the rows less often."""
     return 1 if rows <= TILE_ROWS else 2
 
 
@@ -132,7 +179,7 @@ def definitions(dtype: torch.dtype, width: int, heads: int, num_beams: int, row_
     """What the source wants to be told from outside."""
     numbers = {
         "WIDTH": width, "HEADS": heads, "BEAMS": num_beams, "ROW_TILES": row_tiles,
-        "TILES": wide_tiles(TILE_ROWS * row_tiles), "STORED": STORED[dtype],
+        "TILES": input_tiles(TILE_ROWS * row_tiles), "STORED": STORED[dtype],
     }  # fmt: skip
     return {name: str(number) for name, number in numbers.items()}
 

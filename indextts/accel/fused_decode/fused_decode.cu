@@ -10,7 +10,7 @@
 // of 16 columns at a time, which whoever changes the stream leaves beside it.
 //
 // Given from outside: WIDTH, HEADS, BEAMS (rows of a segment), ROW_TILES (eights of rows), TILES (sixteens of outputs of a
-// block, in wide layers), STORED (16: float16, 17: bfloat16).
+// block of attention's inputs), STORED (16: float16, 17: bfloat16).
 
 #define HEAD_SIZE (WIDTH / HEADS)
 #define ROWS (8 * ROW_TILES)
@@ -218,13 +218,15 @@ __device__ inline void multiply_add(
 }
 
 // Calls output(row, column, value) for 16 * OUTPUT_TILES columns and all rows, neighbouring columns in neighbouring lanes,
-// whole warps at a time: also for rows that there are not. weight is [outputs, IN].
+// whole warps at a time: also for rows and columns that there are not. weight is [outputs, IN]. addend(row, column) is
+// what the product is added to.
 //
 // A product of tensor cores takes 16 columns of both factors, in an order that does not matter as long as it is the same
 // for both. So each thread takes 8 neighbouring ones, which are one load, and feeds them to two products.
-template <int IN, int OUTPUT_TILES, int WARPS, typename Input, typename Output>
-__device__ void linear(const stored_t* weight, int outputs, Input input, Output output) {
+template <int IN, int OUTPUT_TILES, int WARPS, typename Input, typename Addend, typename Output>
+__device__ void linear(const stored_t* weight, int outputs, Input input, Addend addend, Output output) {
     constexpr int BLOCKS = IN / 32, EACH = (BLOCKS + WARPS - 1) / WARPS, THREADS = 32 * WARPS;
+    constexpr int RESULTS = ROWS * 16 * OUTPUT_TILES, OWN = (RESULTS + THREADS - 1) / THREADS;
     __shared__ float parts[WARPS][OUTPUT_TILES * ROW_TILES * 128];
     __shared__ float sums_of_rows[ROWS][16 * OUTPUT_TILES + 1];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quad = lane / 4, part = lane % 4;
@@ -245,15 +247,22 @@ __device__ void linear(const stored_t* weight, int outputs, Input input, Output 
     input.early();
     let_the_next_one_start();
     wait_for_the_one_in_front();
-    input.prepare();
 
-    float sums[OUTPUT_TILES][ROW_TILES][4] = {};
+    typename Input::Raw raw[EACH];
+    float sums[OUTPUT_TILES][ROW_TILES][4] = {}, addends[OWN];
 #pragma unroll
     for (int rows = 0; rows < ROW_TILES; ++rows) {
         const int row = 8 * rows + quad;
-        typename Input::Raw raw[EACH];
 #pragma unroll
         for (int i = 0; i < EACH; ++i) raw[i] = input.begin(row, 32 * min(first_block + i, BLOCKS - 1) + 8 * part);
+        if (rows == 0) {
+#pragma unroll
+            for (int own = 0; own < OWN; ++own) {
+                const int i = min((int)threadIdx.x + own * THREADS, RESULTS - 1);
+                addends[own] = addend(i / (16 * OUTPUT_TILES), min(first_output + i % (16 * OUTPUT_TILES), outputs - 1));
+            }
+            input.prepare();
+        }
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             if (EACH * WARPS > BLOCKS && first_block + i >= BLOCKS) break;
@@ -281,9 +290,10 @@ __device__ void linear(const stored_t* weight, int outputs, Input input, Output 
         sums_of_rows[8 * rows + from_lane % 4 * 2 + c % 2][16 * tile + from_lane / 4 + c / 2 * 8] = sum;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS * 16 * OUTPUT_TILES; i += THREADS) {
-        const int row = i / (16 * OUTPUT_TILES), column = i % (16 * OUTPUT_TILES);
-        output(row, first_output + column, sums_of_rows[row][column]);
+#pragma unroll
+    for (int own = 0; own < OWN; ++own) {
+        const int i = threadIdx.x + own * THREADS, row = i / (16 * OUTPUT_TILES), column = i % (16 * OUTPUT_TILES);
+        if (i < RESULTS) output(row, first_output + column, sums_of_rows[row][column] + addends[own]);
     }
 }
 
@@ -308,24 +318,26 @@ extern "C" __global__ void embed(
 }
 
 // Queries [rows, WIDTH] of the normed stream, and its keys and values into the slots of the cache, which is
-// [segments, HEADS, capacity, HEAD_SIZE] for each.
+// [segments, HEADS, capacity, HEAD_SIZE] for each. The slots of the beams follow each other.
 extern "C" __global__ void __launch_bounds__(256, 2) attention_inputs(
     const float* x, const float2* statistics, const stored_t* gain, const stored_t* offset, const stored_t* weight,
     const stored_t* bias, stored_t* queries, stored_t* keys, stored_t* values, const long long* slots, int rows, int capacity
 ) {
     __shared__ NormedShared shared;
+    const long long first_slot = slots[0];
     linear<WIDTH, TILES, 8>(
         weight, 3 * WIDTH, Normed{x, statistics, gain, offset, rows, shared},
+        [=](int, int column) { return widen(bias[column]); },
         [=](int row, int column, float value) {
             if (row >= rows) return;
-            const stored_t result = narrow(value + widen(bias[column]));
+            const stored_t result = narrow(value);
             if (column < WIDTH) {
                 queries[row * WIDTH + column] = result;
                 return;
             }
             stored_t* cache = column < 2 * WIDTH ? keys : values;
             const int head = column % WIDTH / HEAD_SIZE, dimension = column % HEAD_SIZE;
-            const long place = ((long)(row / BEAMS) * HEADS + head) * capacity + slots[row % BEAMS];
+            const long place = ((long)(row / BEAMS) * HEADS + head) * capacity + first_slot + row % BEAMS;
             cache[place * HEAD_SIZE + dimension] = result;
         }
     );
@@ -336,13 +348,17 @@ template <int IN, int WARPS>
 __device__ void add_linear(
     const stored_t* input, const stored_t* weight, const stored_t* bias, float* x, float2* statistics, int rows
 ) {
-    linear<IN, 1, WARPS>(weight, WIDTH, Plain<IN>{input, rows}, [=](int row, int column, float value) {
-        const bool is_one = row < rows;
-        float* place = x + (long)row * WIDTH + column;
-        value = is_one ? value + widen(bias[column]) + load((const float*)place) : 0.0f;
-        if (is_one) *place = value;
-        note_statistics(value, statistics + row * GROUPS + column / GROUP, is_one && column % GROUP == 0);
-    });
+    linear<IN, 1, WARPS>(
+        weight, WIDTH, Plain<IN>{input, rows},
+        [=](int row, int column) {
+            return row < rows ? widen(bias[column]) + load((const float*)x + (long)row * WIDTH + column) : 0.0f;
+        },
+        [=](int row, int column, float value) {
+            const bool is_one = row < rows;
+            if (is_one) x[(long)row * WIDTH + column] = value;
+            note_statistics(value, statistics + row * GROUPS + column / GROUP, is_one && column % GROUP == 0);
+        }
+    );
 }
 extern "C" __global__ void __launch_bounds__(256, 2) attention_output(
     const stored_t* input, const stored_t* weight, const stored_t* bias, float* x, float2* statistics, int rows
@@ -361,11 +377,11 @@ extern "C" __global__ void __launch_bounds__(256, 2) feed_forward_input(
     const stored_t* bias, stored_t* inner, int rows
 ) {
     __shared__ NormedShared shared;
-    linear<WIDTH, TILES, 8>(
+    linear<WIDTH, 2, 8>(
         weight, 4 * WIDTH, Normed{x, statistics, gain, offset, rows, shared},
+        [=](int, int column) { return widen(bias[column]); },
         [=](int row, int column, float value) {
             if (row >= rows) return;
-            value += widen(bias[column]);
             const float bent = 0.7978845608028654f * (value + 0.044715f * value * value * value);
             inner[(long)row * 4 * WIDTH + column] = narrow(0.5f * value * (1.0f + tanhf(bent)));
         }
@@ -414,104 +430,138 @@ extern "C" __global__ void __launch_bounds__(256) final_norms(
 extern "C" __global__ void __launch_bounds__(256, 2) code_logits(
     const stored_t* normed, const stored_t* weight, const stored_t* bias, float* logits, int rows, int codes
 ) {
-    linear<WIDTH, TILES, 8>(weight, codes, Plain<WIDTH>{normed, rows}, [=](int row, int column, float value) {
-        if (row < rows && column < codes) logits[(long)row * codes + column] = value + widen(bias[column]);
-    });
+    linear<WIDTH, 2, 8>(
+        weight, codes, Plain<WIDTH>{normed, rows}, [=](int, int column) { return widen(bias[column]); },
+        [=](int row, int column, float value) {
+            if (row < rows && column < codes) logits[(long)row * codes + column] = value;
+        }
+    );
 }
 
 // Attention of the beams of a segment over the slots of the cache that are in use, as far as visibility (0, or minus
-// infinity) shows them. A block has CHUNK slots of a head of a segment, each of them with HEAD_SIZE / 8 lanes. The last
-// block to finish puts the chunks together, in their order. counters [segments, HEADS] are zero before and after.
-// partial is [segments, HEADS, chunks, BEAMS, HEAD_SIZE + 2]: the mixed values, the largest score, the sum of weights.
+// infinity) shows them. A block has CHUNK slots of a head of a segment; each of its warps has 16 at a time, of which
+// tensor cores make scores and mixtures, with the beams as rows. The last block to finish puts the chunks together, in
+// their order. counters [segments, HEADS] are zero before and after. partial is
+// [segments, HEADS, chunks, BEAMS, HEAD_SIZE + 2]: the mixed values, the largest score, the sum of weights.
+//
+// In the products for the scores, columns of both factors may be in any order, if it is the same (see linear). In those
+// for the mixtures, the order of the dimensions is free: a lane takes 8 neighbouring ones of four slots.
 extern "C" __global__ void __launch_bounds__(128) attend(
     const stored_t* queries, const stored_t* keys, const stored_t* values, const stored_t* visibility, stored_t* mixed,
     float* partial, int* counters, const long long* slots, int capacity, int segment_stride, int beam_stride
 ) {
-    constexpr int LANES = HEAD_SIZE / 8, PLACES = 128 / LANES, PASSES = CHUNK / PLACES, RECORD = HEAD_SIZE + 2;
+    constexpr int WARPS = 4, SLICES = CHUNK / 16 / WARPS, RECORD = HEAD_SIZE + 2;
     const float nothing = -__int_as_float(0x7f800000);
-    __shared__ float most[4][BEAMS], weight_sums[4][BEAMS], mixtures[4][BEAMS][HEAD_SIZE];
+    __shared__ float most[WARPS][BEAMS], weight_sums[WARPS][BEAMS], mixtures[WARPS][BEAMS][HEAD_SIZE];
     __shared__ bool is_last;
     const int chunk = blockIdx.x, head = blockIdx.y, segment = blockIdx.z;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = threadIdx.x % LANES, place = threadIdx.x / LANES;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quad = lane / 4, part = lane % 4;
     let_the_next_one_start();
-    wait_for_the_one_in_front();
-    const int used = (int)slots[0] + BEAMS, chunks = (used + CHUNK - 1) / CHUNK;
+    // The slots, and all that is older than this step, were there before the first kernel of the step.
+    const int first_new = (int)slots[0], used = first_new + BEAMS, chunks = (used + CHUNK - 1) / CHUNK;
     if (chunk >= chunks) return;
 
-    const long cache = ((long)segment * HEADS + head) * capacity * HEAD_SIZE + 8 * part;
-    Eight k[PASSES], v[PASSES];
+    const int first = chunk * CHUNK + warp * 16 * SLICES;
+    const long cache = ((long)segment * HEADS + head) * capacity * HEAD_SIZE;
+    Eight k[SLICES][2][2], v[SLICES][4], q[2];
+    auto load_cache = [&]() {
 #pragma unroll
-    for (int pass = 0; pass < PASSES; ++pass) {
-        const long slot = min(chunk * CHUNK + pass * PLACES + place, used - 1);
-        k[pass] = load((const Eight*)(keys + cache + slot * HEAD_SIZE));
-        v[pass] = load((const Eight*)(values + cache + slot * HEAD_SIZE));
+        for (int slice = 0; slice < SLICES; ++slice) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int eighth = first + 16 * slice + i / 2 * 8, key = eighth + quad, value = eighth + 2 * part + i % 2;
+                k[slice][i / 2][i % 2] =
+                    load((const Eight*)(keys + cache + (long)min(key, used - 1) * HEAD_SIZE + 32 * (i % 2) + 8 * part));
+                v[slice][i] = load((const Eight*)(values + cache + (long)min(value, used - 1) * HEAD_SIZE + 8 * quad));
+            }
+        }
+    };
+    const bool is_old = first + 16 * SLICES <= first_new;
+    if (is_old) load_cache();
+    float scores[SLICES][2][4];
+#pragma unroll
+    for (int i = 0; i < 2 * SLICES; ++i) {
+        const int slot = first + 8 * i + 2 * part;
+        const bool is_one = quad < BEAMS && slot < used;
+        const stored_t* shown = visibility + (long)segment * segment_stride + (long)quad * beam_stride + slot;
+        const pair_t pair = is_one ? *(const pair_t*)shown : 0;
+        scores[i / 2][i % 2][0] = is_one ? low(pair) : nothing;
+        scores[i / 2][i % 2][1] = is_one && slot + 1 < used ? high(pair) : nothing;
     }
-    float q[BEAMS][8], scores[PASSES][BEAMS], largest[BEAMS];
+    wait_for_the_one_in_front();
+    const long row = (long)segment * BEAMS + quad;
 #pragma unroll
-    for (int beam = 0; beam < BEAMS; ++beam) {
-        const long row = (long)segment * BEAMS + beam;
-        widen(load((const Eight*)(queries + row * WIDTH + head * HEAD_SIZE + 8 * part)), q[beam]);
-        largest[beam] = nothing;
-    }
+    for (int i = 0; i < 2; ++i)
+        q[i] = quad < BEAMS ? load((const Eight*)(queries + row * WIDTH + head * HEAD_SIZE + 32 * i + 8 * part)) : Eight{};
+    if (!is_old) load_cache();
+
+    float largest = nothing;
 #pragma unroll
-    for (int pass = 0; pass < PASSES; ++pass) {
-        const int slot = chunk * CHUNK + pass * PLACES + place;
-        float key[8];
-        widen(k[pass], key);
+    for (int slice = 0; slice < SLICES; ++slice)
 #pragma unroll
-        for (int beam = 0; beam < BEAMS; ++beam) {
-            float score = 0.0f;
+        for (int half = 0; half < 2; ++half) {
+            float products[4] = {};
 #pragma unroll
-            for (int i = 0; i < 8; ++i) score += q[beam][i] * key[i];
-            score = sum_over<1>(score, LANES) * rsqrtf((float)HEAD_SIZE);
-            const stored_t* shown = visibility + (long)segment * segment_stride + (long)beam * beam_stride;
-            scores[pass][beam] = slot < used ? score + widen(shown[slot]) : nothing;
-            largest[beam] = fmaxf(largest[beam], scores[pass][beam]);
+            for (int i = 0; i < 2; ++i) {
+                const pair_t *a = q[i].pairs, *b = k[slice][half][i].pairs;
+                multiply_add(products, a[0], 0, a[1], 0, b[0], b[1]);
+                multiply_add(products, a[2], 0, a[3], 0, b[2], b[3]);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                scores[slice][half][i] += products[i] * rsqrtf((float)HEAD_SIZE);
+                largest = fmaxf(largest, scores[slice][half][i]);
+            }
+        }
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+    const float base = largest == nothing ? 0.0f : largest;  // of slots that the beam does not see
+    float weights = 0.0f, mixture[8][4] = {};
+#pragma unroll
+    for (int slice = 0; slice < SLICES; ++slice) {
+        float p[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) weights += p[i] = __expf(scores[slice][i / 2][i % 2] - base);
+        const pair_t a0 = narrow(p[0], p[1]), a2 = narrow(p[2], p[3]);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const unsigned which = i % 2 ? 0x7632 : 0x5410;
+            const pair_t b0 = __byte_perm(v[slice][0].pairs[i / 2], v[slice][1].pairs[i / 2], which);
+            const pair_t b1 = __byte_perm(v[slice][2].pairs[i / 2], v[slice][3].pairs[i / 2], which);
+            multiply_add(mixture[i], a0, 0, a2, 0, b0, b1);
         }
     }
+    weights = sum_over<1>(weights, 4);
+    if (quad < BEAMS) {
+        if (part == 0) most[warp][quad] = largest, weight_sums[warp][quad] = weights;
 #pragma unroll
-    for (int beam = 0; beam < BEAMS; ++beam) {
-#pragma unroll
-        for (int distance = LANES; distance < 32; distance *= 2)
-            largest[beam] = fmaxf(largest[beam], __shfl_xor_sync(~0u, largest[beam], distance));
-        if (lane == 0) most[warp][beam] = largest[beam];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int beam = 0; beam < BEAMS; ++beam) {
-        largest[beam] = fmaxf(fmaxf(most[0][beam], most[1][beam]), fmaxf(most[2][beam], most[3][beam]));
-        const float base = largest[beam] == nothing ? 0.0f : largest[beam];  // of a chunk that the beam does not see
-        float weights = 0.0f, mixture[8] = {};
-#pragma unroll
-        for (int pass = 0; pass < PASSES; ++pass) {
-            const float weight = __expf(scores[pass][beam] - base);
-            float value[8];
-            widen(v[pass], value);
-            weights += weight;
-#pragma unroll
-            for (int i = 0; i < 8; ++i) mixture[i] += weight * value[i];
+        for (int i = 0; i < 8; ++i) {
+            mixtures[warp][quad][16 * part + i] = mixture[i][0];
+            mixtures[warp][quad][16 * part + 8 + i] = mixture[i][1];
         }
-        weights = sum_over<LANES>(weights, 32);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) mixture[i] = sum_over<LANES>(mixture[i], 32);
-        if (lane == 0) weight_sums[warp][beam] = weights;
-        if (lane < LANES)
-#pragma unroll
-            for (int i = 0; i < 8; ++i) mixtures[warp][beam][8 * part + i] = mixture[i];
     }
     __syncthreads();
     float* records = partial + ((long)segment * HEADS + head) * gridDim.x * BEAMS * RECORD;
-    float* own = records + (long)chunk * BEAMS * RECORD;
     for (int i = threadIdx.x; i < BEAMS * HEAD_SIZE; i += 128) {
         const int beam = i / HEAD_SIZE, d = i % HEAD_SIZE;
-        own[beam * RECORD + d] = mixtures[0][beam][d] + mixtures[1][beam][d] + mixtures[2][beam][d] + mixtures[3][beam][d];
+        float top = nothing, weight = 0.0f, value = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) top = fmaxf(top, most[w][beam]);
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) {
+            const float share = top == nothing ? 0.0f : __expf(most[w][beam] - top);
+            weight += share * weight_sums[w][beam];
+            value += share * mixtures[w][beam][d];
+        }
+        if (chunks == 1) {
+            mixed[((long)segment * BEAMS + beam) * WIDTH + head * HEAD_SIZE + d] = narrow(value / weight);
+            continue;
+        }
+        float* record = records + ((long)chunk * BEAMS + beam) * RECORD;
+        record[d] = value;
+        if (d == 0) record[HEAD_SIZE] = top, record[HEAD_SIZE + 1] = weight;
     }
-    if (threadIdx.x < BEAMS) {
-        const int beam = threadIdx.x;
-        own[beam * RECORD + HEAD_SIZE] = fmaxf(fmaxf(most[0][beam], most[1][beam]), fmaxf(most[2][beam], most[3][beam]));
-        own[beam * RECORD + HEAD_SIZE + 1] =
-            weight_sums[0][beam] + weight_sums[1][beam] + weight_sums[2][beam] + weight_sums[3][beam];
-    }
+    if (chunks == 1) return;
     __threadfence();
     __syncthreads();
     int* counter = counters + segment * HEADS + head;
@@ -523,14 +573,16 @@ extern "C" __global__ void __launch_bounds__(128) attend(
     for (int i = threadIdx.x; i < BEAMS * HEAD_SIZE; i += 128) {
         const int beam = i / HEAD_SIZE, d = i % HEAD_SIZE;
         const float* record = records + beam * RECORD;
-        float top = nothing, weights = 0.0f, mixture = 0.0f;
+        float top = nothing, weight = 0.0f, value = 0.0f;
+#pragma unroll 8
         for (int c = 0; c < chunks; ++c) top = fmaxf(top, load(record + (long)c * BEAMS * RECORD + HEAD_SIZE));
+#pragma unroll 8
         for (int c = 0; c < chunks; ++c) {
             const float* one = record + (long)c * BEAMS * RECORD;
             const float share = __expf(load(one + HEAD_SIZE) - top);
-            weights += share * load(one + HEAD_SIZE + 1);
-            mixture += share * load(one + d);
+            weight += share * load(one + HEAD_SIZE + 1);
+            value += share * load(one + d);
         }
-        mixed[((long)segment * BEAMS + beam) * WIDTH + head * HEAD_SIZE + d] = narrow(mixture / weights);
+        mixed[((long)segment * BEAMS + beam) * WIDTH + head * HEAD_SIZE + d] = narrow(value / weight);
     }
 }

@@ -29,6 +29,7 @@ from indextts.cli.output import say
 from indextts.config import EngineConfig
 from indextts.encoding import write_wav
 from indextts.engine import Engine
+from indextts.resources import EVAL_SENTENCES
 from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
 from tests.recogniser import transcribe, word_error_rate
 
@@ -136,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     chunks = ChunkSchedule(**{f.name: getattr(options, f.name) for f in dataclasses.fields(ChunkSchedule)})
     options.out.mkdir(parents=True, exist_ok=True)
-    lines = (ROOT / "training" / "eval_sentences.txt").read_text(encoding="utf-8").splitlines()
+    lines = EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()
     texts = [" ".join(pair) for pair in zip(lines[::2], lines[1::2], strict=False)]
     voices = sorted((ROOT / "examples").glob("voice_*.wav"))
     engine = Engine.load(EngineConfig(model_dir=options.model_dir, device=options.device, qwen_emotion=False))

@@ -87,6 +87,7 @@ def forced_logits(backend: DecodeBackend, embeddings: Tensor, mask: Tensor, code
     search.choose(logits[:, None])
     for _ in range(codes.shape[1]):
         search = backend.settle(search, None, 1)
+        assert isinstance(search, Forced)
         backend.advance(search)
         found.append(search.logits.clone())
     if search.undefined.any():

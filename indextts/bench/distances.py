@@ -11,7 +11,8 @@ HOP_SAMPLES = 256
 def log_spectrum(wave: Tensor) -> Tensor:
     """Power of ``wave [N]`` in dB, ``[bins, frames]``; what is 60 dB below the quietest full-scale tone is silent."""
     window = torch.hann_window(1024)
-    spectrum = torch.stft(wave, 1024, HOP_SAMPLES, window=window, return_complex=True)
+    # Silence around it: mirrored edges would need a sound of some length.
+    spectrum = torch.stft(wave, 1024, HOP_SAMPLES, window=window, pad_mode="constant", return_complex=True)
     return 10 * torch.log10(spectrum.abs().square().clamp_min(1e-6))
 
 

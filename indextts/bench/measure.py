@@ -51,7 +51,8 @@ def text_of(characters: int) -> str:
 class Plan:
     """What every configuration has to do.
 
-    ``long_characters`` 0 leaves the long text out, no ``beams`` all of the speed. ``random_weights`` None means the model in the engine's folder.
+    ``long_characters`` 0 leaves the long text out, no ``beams`` all of the speed. ``random_weights`` None means the
+    model in the engine's folder.
     """
 
     voice: VoicePrompt = field(repr=False)

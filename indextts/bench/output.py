@@ -36,7 +36,7 @@ def as_text(report: BenchReport) -> str:
             figures = [config.beams[index] for config in measured]
             lines += ["", *table(beams_title(beams), names, beam_rows(figures))]
         if plan.quality is not None:
-            title = f"quality, {len(plan.quality.sentences)} sentences"
+            title = f"quality, {len(plan.quality.sentences)} sentences in {len(plan.quality.voices)} voices"
             lines += ["", *table(title, names, quality_rows([c.quality for c in measured if c.quality is not None]))]
         lines += ["", f"peak memory: {report.memory_kind}"]
         if not all(map(honoured, measured)):
@@ -72,12 +72,13 @@ def honoured(config: ConfigFigures) -> bool:
 
 def load_rows(configs: Sequence[ConfigFigures]) -> list[Row]:
     """Everything up to the first result."""
-    return [
+    rows = [
         ("load", [seconds(config.load_s) for config in configs]),
         ("first run after it", [seconds(config.first_run_s) for config in configs]),
         ("  of this, the voice", [seconds(config.voice_s) for config in configs]),
         ("peak memory, loading", [gigabytes(config.load_memory_bytes) for config in configs]),
     ]
+    return [row for row in rows if set(row[1]) != {NOTHING}]
 
 
 def beam_rows(figures: Sequence[BeamFigures]) -> list[Row]:

@@ -14,3 +14,6 @@ ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
 NANO_DIR = ROOT / "checkpoints" / "nano"
 EXAMPLES_DIR = ROOT / "examples"
 DS_CONFIG = ROOT / "ds_config.json"
+
+EVAL_SENTENCES = _PACKAGE / "bench" / "eval_sentences.txt"
+"""English sentences, one a line, that no network of the bundled voice was trained on."""

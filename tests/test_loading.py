@@ -32,6 +32,7 @@ from indextts.engine import Engine
 from indextts.errors import CheckpointError
 from indextts.loading import build_networks
 from indextts.models import s2mel, semantic_codec
+from indextts.resources import EVAL_SENTENCES
 from training.train_tokenizer import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -275,7 +276,7 @@ def test_the_statistics_of_another_file(model_dir: Path) -> None:
 
 
 def test_the_vocabulary_of_another_model(model_dir: Path) -> None:
-    lines = (ROOT / "training" / "eval_sentences.txt").read_text(encoding="utf-8").upper().splitlines()
+    lines = EVAL_SENTENCES.read_text(encoding="utf-8").upper().splitlines()
     (model_dir / "bpe.model").write_bytes(train_vocabulary(lines, 600))
     assert "bpe.model has 600 tokens and the language model 420" in load_error(model_dir)
 

@@ -25,15 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from indextts.bench.distances import HOP_SAMPLES, distance_db, log_spectrum
 from indextts.cli.output import say
 from indextts.config import EngineConfig
 from indextts.encoding import write_wav
 from indextts.engine import Engine
+from indextts.resources import EVAL_SENTENCES
 from indextts.types import ChunkSchedule, SynthesisRequest, VoicePrompt
 from tests.recogniser import transcribe, word_error_rate
 
 ROOT = Path(__file__).resolve().parents[1]
-HOP_SAMPLES = 256
 SEAM_FRAMES = 4
 """Frames within this distance of a seam count as at the seam."""
 
@@ -52,18 +53,6 @@ class Figures:
     first_sound_s: list[float] = dataclasses.field(default_factory=list)
     first_sound_in_one_piece_s: list[float] = dataclasses.field(default_factory=list)
     stall_s: list[float] = dataclasses.field(default_factory=list)
-
-
-def log_spectrum(wave: np.ndarray) -> Tensor:
-    """Power in dB, ``[bins, frames]``; what is 60 dB below the quietest full-scale tone counts as silent."""
-    window = torch.hann_window(1024)
-    spectrum = torch.stft(torch.from_numpy(wave / 2**15).float(), 1024, HOP_SAMPLES, window=window, return_complex=True)
-    return 10 * torch.log10(spectrum.abs().square().clamp_min(1e-6))
-
-
-def distance_db(one: Tensor, other: Tensor) -> Tensor:
-    """Log-spectral distance of each frame, ``[frames]``."""
-    return (one - other).square().mean(0).sqrt()
 
 
 def change_db(spectrum: Tensor) -> Tensor:
@@ -106,7 +95,7 @@ def compare(engine: Engine, request: SynthesisRequest, folder: Path, figures: Fi
     other = engine.synthesize(dataclasses.replace(request, chunks=None))
     stage.draw_noise = draw
     samples, seams = in_chunks(engine, request, figures)
-    spectra = [log_spectrum(x) for x in (whole.samples, other.samples, samples)]
+    spectra = [log_spectrum(torch.from_numpy(x / 2**15).float()) for x in (whole.samples, other.samples, samples)]
     at_seams = near(seams, spectra[0].shape[1]) if seams else torch.zeros(spectra[0].shape[1], dtype=torch.bool)
     apart = distance_db(spectra[0], spectra[2])
     figures.at_seams_db += apart[at_seams].tolist()
@@ -136,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     chunks = ChunkSchedule(**{f.name: getattr(options, f.name) for f in dataclasses.fields(ChunkSchedule)})
     options.out.mkdir(parents=True, exist_ok=True)
-    lines = (ROOT / "training" / "eval_sentences.txt").read_text(encoding="utf-8").splitlines()
+    lines = EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()
     texts = [" ".join(pair) for pair in zip(lines[::2], lines[1::2], strict=False)]
     voices = sorted((ROOT / "examples").glob("voice_*.wav"))
     engine = Engine.load(EngineConfig(model_dir=options.model_dir, device=options.device, qwen_emotion=False))

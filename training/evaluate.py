@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from indextts.resources import EVAL_SENTENCES
 from training import report
 from training.report import Verdict
 
@@ -208,7 +209,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=None, help="config.yaml; default: that of --model-dir")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--sentences-file", type=Path, default=HERE / "eval_sentences.txt")
+    parser.add_argument("--sentences-file", type=Path, default=EVAL_SENTENCES)
     parser.add_argument("--prompts", type=Path, default=HERE / "prompts", help="folder with clips.json")
     parser.add_argument("--judges", type=Path, default=None, help="folder with weights of the judges")
     return parser.parse_args()

@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from indextts.resources import EVAL_SENTENCES
 from training.templates import english_templates, mandarin_templates
 
 WORDNET = Path("/usr/share/wordnet")
-EVALUATION_SENTENCES = Path(__file__).with_name("eval_sentences.txt")
 CRUDE = re.compile(
     r"\b(fuck\w*|shit\w*|nigger\w*|niggra|whore\w*|cunt\w*|faggot\w*|raped?|raping|slut\w*|bitch\w*|wop|kike|spic|"
     r"chink|honky|coon|darky|wetback|jap|gook|squaw|prick|cock|tits?|penis\w*|vagina\w*|masturbat\w*|copulat\w*|"
@@ -257,7 +257,7 @@ def main() -> None:
     kept = split(phonemised, args.seed)
     for language, count in NUM_JOINED.items():
         kept += list(join(kept, language, int(count * min(1.0, len(kept) / 60_000)), args.seed))
-    kept = presentable(kept, EVALUATION_SENTENCES)
+    kept = presentable(kept, EVAL_SENTENCES)
     args.out.mkdir(parents=True, exist_ok=True)
     temporary = args.out / "sentences.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:

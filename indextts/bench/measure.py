@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from indextts.bench.machine import PeakMemory, synchronize
+from indextts.bench.quality import Quality, QualityFigures, QualityPlan
 from indextts.config import EngineConfig, SamplingParams
 from indextts.engine import Engine
 from indextts.errors import ConfigError, IndexTTSError
@@ -50,7 +51,8 @@ def text_of(characters: int) -> str:
 class Plan:
     """What every configuration has to do.
 
-    ``long_characters`` 0 leaves the long text out. ``random_weights`` None means the model in the engine's folder.
+    ``long_characters`` 0 leaves the long text out, no ``beams`` all of the speed. ``random_weights`` None means the
+    model in the engine's folder.
     """
 
     voice: VoicePrompt = field(repr=False)
@@ -66,6 +68,7 @@ class Plan:
     seed: int = 0
     random_weights: str | None = None
     codes_per_character: int | None = None  # of random weights only
+    quality: QualityPlan | None = None  # not of random weights
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class ConfigFigures:
     first_run_s: float | None = None
     voice_s: float | None = None
     beams: tuple[BeamFigures, ...] = ()
+    quality: QualityFigures | None = None
     error: str | None = None
 
 
@@ -175,6 +179,7 @@ def measure_configs(
     """
     found: list[ConfigFigures] = []
     model_name = "not loaded"
+    quality = None if plan.quality is None else Quality(plan.quality)
     for name, config in configs.items():
         logger.info("%s: loading", name)
         memory = PeakMemory(device)
@@ -185,7 +190,10 @@ def measure_configs(
             synchronize(device)
             load_s = time.perf_counter() - started
             model_name = engine.model_name
-            found.append(_measure_engine(name, engine, plan, memory, load_s))
+            figures = _measure_engine(name, engine, plan, memory, load_s)
+            if quality is not None:
+                figures = dataclasses.replace(figures, quality=quality.measure(name, engine))
+            found.append(figures)
         except ConfigError:
             raise
         except (IndexTTSError, torch.OutOfMemoryError) as error:
@@ -198,6 +206,8 @@ def measure_configs(
 
 def _measure_engine(name: str, engine: Engine, plan: Plan, memory: PeakMemory, load_s: float) -> ConfigFigures:
     load_memory_bytes = memory.read()
+    if not plan.beams:
+        return ConfigFigures(name, engine.report.entries, load_s, load_memory_bytes)
     requests = [_request(engine, plan, plan.characters, beams) for beams in plan.beams]
     started = time.perf_counter()
     first = engine.synthesize(requests[0])

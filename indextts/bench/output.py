@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from indextts.bench.measure import STAGES, BeamFigures, BenchReport, ConfigFigures, Repeated, TextFigures
+from indextts.bench.quality import Difference, QualityFigures, SoundDistance
 from indextts.errors import UnsupportedOption
 
 STAGE_NAMES = {"speech": "text to codes", "s2mel": "codes to mel", "vocoder": "mel to sound"}
@@ -23,16 +24,20 @@ def as_text(report: BenchReport) -> str:
     plan, measured = report.plan, [config for config in report.configs if config.error is None]
     lines = [f"model: {describe_model(report)}; voice: {plan.voice.name}, cached"]
     lines += [f"{name}: {value}" for name, value in report.machine.items()]
-    lines.append(
-        f"medians of {plan.repetitions} runs, of {plan.long_repetitions} of the long text (least to most), "
-        f"after {plan.warm_ups} and {plan.long_warm_ups} to warm up"
-    )
+    if plan.beams:
+        lines.append(
+            f"medians of {plan.repetitions} runs, of {plan.long_repetitions} of the long text (least to most), "
+            f"after {plan.warm_ups} and {plan.long_warm_ups} to warm up"
+        )
     if measured:
         names = [f"{config.name}{'' if honoured(config) else ' *'}" for config in measured]
         lines += ["", *table("first load", names, load_rows(measured))]
         for index, beams in enumerate(plan.beams):
             figures = [config.beams[index] for config in measured]
             lines += ["", *table(beams_title(beams), names, beam_rows(figures))]
+        if plan.quality is not None:
+            title = f"quality, {len(plan.quality.sentences)} sentences in {len(plan.quality.voices)} voices"
+            lines += ["", *table(title, names, quality_rows([c.quality for c in measured if c.quality is not None]))]
         lines += ["", f"peak memory: {report.memory_kind}"]
         if not all(map(honoured, measured)):
             lines.append("*: not all that was asked for runs, see below")
@@ -67,12 +72,13 @@ def honoured(config: ConfigFigures) -> bool:
 
 def load_rows(configs: Sequence[ConfigFigures]) -> list[Row]:
     """Everything up to the first result."""
-    return [
+    rows = [
         ("load", [seconds(config.load_s) for config in configs]),
         ("first run after it", [seconds(config.first_run_s) for config in configs]),
         ("  of this, the voice", [seconds(config.voice_s) for config in configs]),
         ("peak memory, loading", [gigabytes(config.load_memory_bytes) for config in configs]),
     ]
+    return [row for row in rows if set(row[1]) != {NOTHING}]
 
 
 def beam_rows(figures: Sequence[BeamFigures]) -> list[Row]:
@@ -100,6 +106,36 @@ def text_rows(figures: Sequence[TextFigures]) -> list[Row]:
         ("  characters/s", [f"{figure.characters_per_s:.1f}" for figure in figures]),
         ("  times the first", [f"{figure.characters_per_s / first.characters_per_s:.2f}" for figure in figures]),
     ]
+
+
+def quality_rows(figures: Sequence[QualityFigures]) -> list[Row]:
+    """What a configuration makes of the sound; of the first one, how far other noise takes it."""
+
+    def compared(show: Callable[[Difference], str]) -> list[str]:
+        return [NOTHING if figure.difference is None else show(figure.difference) for figure in figures]
+
+    def apart(show: Callable[[SoundDistance], str]) -> list[str]:
+        return [
+            show(figure.difference.sound) if figure.difference
+            else f"{show(figure.other_noise)} (other noise)" if figure.other_noise else NOTHING
+            for figure in figures
+        ]  # fmt: skip
+
+    return [
+        ("on the first's codes", ["" for _ in figures]),
+        ("  logit error", compared(lambda difference: f"{difference.logit_error:.2g}")),
+        ("  same best code", compared(lambda difference: percent(difference.same_best_code))),
+        ("  mel distance", apart(lambda sound: f"{sound.mel:.2g}")),
+        ("  log-spectral distance", apart(lambda sound: f"{sound.spectrum_db:.2g} dB")),
+        ("on its own codes", [f"{figure.audio_s:.1f} s of sound" for figure in figures]),
+        ("  the same as the first's", compared(lambda difference: percent(difference.same_speech))),
+        ("  cut off", [str(figure.cut_off) for figure in figures]),
+    ]
+
+
+def percent(share: float) -> str:
+    """``99.3 %``."""
+    return f"{100 * share:.1f} %"
 
 
 def table(title: str, names: Sequence[str], rows: Sequence[Row]) -> list[str]:
@@ -142,7 +178,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value.decode("latin-1") if isinstance(value, bytes) else value
+        return value.decode("latin-1") if isinstance(value, bytes) else str(value) if isinstance(value, Path) else value
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if "data" in fields:
         return {"name": fields["name"], "sha256": getattr(value, "key", None)}

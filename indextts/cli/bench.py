@@ -14,7 +14,7 @@ from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
 from indextts.config import EngineConfig, SamplingParams
 from indextts.errors import AudioError, ConfigError
-from indextts.resources import EXAMPLES_DIR
+from indextts.resources import EVAL_SENTENCES, EXAMPLES_DIR
 from indextts.types import VoicePrompt
 
 EXIT_RUNTIME, EXIT_FAILED = 3, 4
@@ -28,7 +28,9 @@ SWITCHES = {
 
 NUMBERED = {"batch": "batch_size", "tp": "ds_tp_size"}
 SIZES = ("full", "nano", "tiny")  # of indextts.random_weights, which is not for importing before it is needed
-DEFAULT_VOICE = EXAMPLES_DIR / "voice_01.wav"
+EXAMPLE_VOICES = sorted(EXAMPLES_DIR.glob("voice_*.wav"))
+FIGURES = "bench.json"
+"""The file of all figures in the folder of ``--clips``."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -57,8 +59,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="how long random weights speak, at 50 codes a second (11, as the released model on Chinese)",
     )  # fmt: skip
     model.add_argument(
-        "--voice", type=existing_file, default=DEFAULT_VOICE, metavar="FILE", help="recording (examples/voice_01.wav)"
-    )
+        "--voice", type=existing_file, nargs="+", metavar="FILE",
+        help="recording (examples/voice_01.wav); with --quality several, which take turns (all of examples)",
+    )  # fmt: skip
     work = parser.add_argument_group("work")
     work.add_argument("--beams", type=beam_numbers, default=(3, 1), metavar="LIST", help="comma-separated (3,1)")
     work.add_argument("--characters", type=text_length, default=60, metavar="N", help="of the short text (60)")
@@ -74,6 +77,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--quick-streaming-tokens", type=whole_number, default=0, metavar="N", help="keep the first segments short (0)"
     )
     work.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the weights and of speaking (0)")
+    quality = parser.add_argument_group(
+        "quality", "What each configuration makes of the same sentences, against the first one (docs/performance.md)."
+    )
+    quality.add_argument("--quality", type=at_least_one, metavar="N", help="speak N sentences (none)")
+    quality.add_argument("--no-speed", action="store_true", help="measure nothing else than the quality")
+    quality.add_argument(
+        "--sentences", type=existing_file, metavar="FILE", help="one a line (200 English ones that come with this)"
+    )
+    quality.add_argument(
+        "--clips", type=output_folder, metavar="DIR",
+        help="for judges: a folder of recordings for each configuration, those of the voices, and all figures",
+    )  # fmt: skip
     out = parser.add_argument_group("output", "Besides the tables. A file that exists is replaced.")
     out.add_argument("--json", type=output_file, metavar="FILE", help="all figures; written after each configuration")
     out.add_argument("--plot", type=output_file, metavar="FILE", help="bars, as PNG (needs matplotlib)")
@@ -90,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from indextts.bench.machine import PeakMemory, describe_machine
     from indextts.bench.measure import BenchReport, measure_configs
     from indextts.bench.output import as_json, as_text, load_plotting, plot
+    from indextts.bench.quality import PROMPTS, write_prompts
 
     if args.plot:
         load_plotting()  # told now, and not after an hour
@@ -97,10 +113,14 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(args.device)
     machine, memory_kind = describe_machine(device), PeakMemory(device).kind
 
+    files = [*([args.json] if args.json else []), *([args.clips / FIGURES] if args.clips else [])]
+    if args.clips:
+        write_prompts(args.clips / PROMPTS, plan.quality)
+
     def write(figures: Any, model: str) -> Any:
         report = BenchReport(machine, model, memory_kind, plan, tuple(figures))
-        if args.json:
-            args.json.write_text(as_json(report), encoding="utf-8")
+        for file in files:
+            file.write_text(as_json(report), encoding="utf-8")
         return report
 
     models: list[str] = []
@@ -140,8 +160,24 @@ def check_flags(args: argparse.Namespace) -> None:
         error("--codes-per-character is for --random-weights: a real model has its own pace")
     if args.ds_config and not any("deepspeed" in name.split("+") for name in args.configs):
         error("--ds-config is for configurations with deepspeed, of which --configs has none")
-    if not args.voice.is_file():
-        error(f"there is no recording {str(args.voice)!r}: name one by --voice")
+    if args.quality and args.random_weights:
+        error("--quality is for a model that speaks, and --random-weights are noise: choose one")
+    for flag in ("--sentences", "--clips"):
+        if getattr(args, flag[2:]) and not args.quality:
+            error(f"{flag} is for --quality: say how many sentences there")
+    if args.no_speed and not args.quality:
+        error("--no-speed leaves nothing to measure: it is for --quality")
+    if args.no_speed and args.plot:
+        error("--plot shows speed, and --no-speed leaves it out: choose one")
+    args.beams = () if args.no_speed else args.beams
+    if args.voice and len(args.voice) > 1 and not args.quality:
+        error(f"--voice names {len(args.voice)} recordings: more than one is for --quality")
+    args.voice = args.voice or (EXAMPLE_VOICES if args.quality else EXAMPLE_VOICES[:1])
+    if not args.voice:
+        error(f"there are no recordings in {str(EXAMPLES_DIR)!r}: name one by --voice")
+    stems = [path.stem for path in args.voice]
+    if twice := [stem for stem in stems if stems.count(stem) > 1]:
+        error(f"--voice has two recordings called {twice[0]!r}: they would not be told apart")
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         error("--plot needs matplotlib, which is not installed: pip install matplotlib")
 
@@ -151,18 +187,35 @@ def read_plan(args: argparse.Namespace) -> Any:
     from indextts.accel.deepspeed import load_ds_config
     from indextts.audio import load_prompt
     from indextts.bench.measure import Plan
+    from indextts.bench.quality import QualityPlan
     from indextts.random_weights import CODES_PER_CHARACTER
 
     try:
-        voice = VoicePrompt.from_path(args.voice)
-        load_prompt(voice.data, 22050, voice.name)
+        voices = tuple(map(VoicePrompt.from_path, args.voice))
+        for voice in voices:
+            load_prompt(voice.data, 22050, voice.name)
         if args.ds_config:
             load_ds_config(args.ds_config)
     except (AudioError, ConfigError) as error:
         args.parser.error(str(error))
     pace = (args.codes_per_character or CODES_PER_CHARACTER) if args.random_weights else None
-    names = {field.name for field in dataclasses.fields(Plan)} - {"voice", "codes_per_character"}
-    return Plan(voice=voice, codes_per_character=pace, **{name: getattr(args, name) for name in names})
+    quality = QualityPlan(read_sentences(args), voices, args.seed, args.clips) if args.quality else None
+    names = {field.name for field in dataclasses.fields(Plan)} - {"voice", "codes_per_character", "quality"}
+    given = {name: getattr(args, name) for name in names}
+    return Plan(voice=voices[0], codes_per_character=pace, quality=quality, **given)
+
+
+def read_sentences(args: argparse.Namespace) -> tuple[str, ...]:
+    """As many sentences as asked for."""
+    path = args.sentences or EVAL_SENTENCES
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        args.parser.error(f"--sentences: cannot read {str(path)!r}: {error}")
+    sentences = tuple(line.strip() for line in lines if line.strip())
+    if len(sentences) < args.quality:
+        args.parser.error(f"--quality {args.quality}: there are only {len(sentences)} sentences in {str(path)!r}")
+    return sentences[: args.quality]
 
 
 def config_names(text: str) -> tuple[str, ...]:
@@ -234,4 +287,14 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"cannot be written: {text!r} is a folder, or its folder does not exist")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """A folder that is there or can be made."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"is no folder that can be written to: {text!r} ({error.strerror})") from error
     return path

@@ -99,7 +99,7 @@ class GraphBackend(EagerBackend):
         """The stand of the shape that ``search`` and the state have now."""
         # How many codes there may be is the host's affair. The other parameters are frozen in a graph.
         params = dataclasses.replace(search.params, max_mel_tokens=1)
-        shape = (len(search.done), self.state.cache.capacity, params)
+        shape = (type(search), len(search.done), self.state.cache.capacity, params)
         return self.stands.get(shape, lambda: self._build(search))
 
     def _build(self, search: Search) -> _Stand:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.backend import DecodeBackend
+from indextts.decoding.forced import forced_logits
 from indextts.decoding.search import DEVICE_STEPS_PER_LOOK, Decoding, generate
 from indextts.errors import SynthesisError
 from indextts.models.gpt import UnifiedVoice
@@ -91,6 +92,26 @@ class SpeechStage:
         drawn = decoding.result()
         check_spoken(segment, drawn.codes[0])
         yield speech(drawn.codes[0], drawn.hit_limit[0], complete=True)
+
+    @torch.inference_mode()
+    def told(
+        self, segments: Sequence[Segment], conditioning: Conditioning, codes: Sequence[Tensor]
+    ) -> tuple[list[SpeechCodes], list[Tensor]]:
+        """Speak ``segments`` as one batch in codes ``[M]`` that are given, not drawn.
+
+        Returns:
+            The speech, and for each segment the logits ``[M + 1, V]`` that its codes and the stop code would have been
+            drawn from.
+        """
+        known = latents, emotion, ids, id_lengths = self._known(segments, conditioning)
+        rows, code_lengths = padded(codes)
+        logits = forced_logits(self.backend, *self.gpt.prefix(*known), rows)
+        hidden = self.gpt.latents(latents, emotion, ids, rows, id_lengths, code_lengths)
+        speech = [
+            SpeechCodes(segment, own, state[: len(own)], reached_limit=False)
+            for segment, own, state in zip(segments, codes, hidden, strict=True)
+        ]
+        return speech, [row[: len(own) + 1] for row, own in zip(logits, codes, strict=True)]
 
     def _known(self, segments: Sequence[Segment], conditioning: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the language model is told: speaker latents, emotion vector, text ids and their lengths."""

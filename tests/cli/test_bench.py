@@ -55,6 +55,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--json", "nowhere/x.json"], "nowhere/x.json"),
         (["--device", "toaster"], "toaster"),
         (["--fp16"], "--fp16"),
+        (["--quality", "0"], "from 1 up"),
+        (["--quality", "3", "--random-weights", "tiny"], "--random-weights are noise"),
+        (["--quality", "201"], "only 200 sentences"),
+        (["--quality", "1", "--sentences", "nowhere.txt"], "nowhere.txt"),
+        (["--quality", "1", "--no-speed", "--plot", "x.png"], "--no-speed"),
+        (["--sentences", __file__], "--sentences is for --quality"),
+        (["--clips", "."], "--clips is for --quality"),
+        (["--quality", "1", "--clips", __file__], "is no folder"),
+        (["--no-speed"], "--no-speed"),
+        (["--voice", __file__, __file__], "2 recordings"),
+        (["--quality", "1", "--voice", __file__, __file__], "'test_bench'"),
     ],
 )
 def test_wrong_flags(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +111,22 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], recordings: t
     assert [config["name"] for config in found["configs"]] == ["fp32", "cuda-graph+batch2"]
     assert [config["beams"][0]["codes"] for config in found["configs"]] == [12, 12]
     assert found["plan"]["codes_per_character"] == 3
+
+
+def test_a_run_for_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recordings: tuple[Path, Path], tiny_model_dir: Path
+) -> None:
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("Hello there.\n\nHow are you?\nNot this one.\n", encoding="utf-8")
+    words = ["--model-dir", str(tiny_model_dir), "--device", "cpu", "--voice", *map(str, recordings), "--no-speed"]
+    folder = tmp_path / "made" / "clips"
+    code = cli.main(["bench", *words, "--quality", "2", "--sentences", str(sentences), "--clips", str(folder)])
+    assert code == 0 and "quality, 2 sentences in 2 voices" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["bench.json", "fp32", "prompts"]
+    found = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    assert found["plan"]["quality"]["sentences"] == ["Hello there.", "How are you?"]
+    assert found["plan"]["quality"]["folder"] == str(folder) and found["plan"]["beams"] == []
+    assert found["configs"][0]["quality"]["other_noise"]["mel"] > 0
 
 
 def test_a_failed_configuration_is_the_exit_code(

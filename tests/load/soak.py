@@ -28,9 +28,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from indextts.resources import EVAL_SENTENCES
 from tests.load.mixups import Judge, Recording, mixed_up, recording_of, repeat_alone, suspicious
 
-SENTENCES = (Path(__file__).parents[2] / "training" / "eval_sentences.txt").read_text(encoding="utf-8").splitlines()
+SENTENCES = EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()
 START_S = 180.0
 LONGEST_REQUEST_S = 900.0
 CHANGES_ITS_MIND = 0.15  # how often a client closes the connection

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indextts.resources import EVAL_SENTENCES
 from training import report
 from training.evaluate import CLIPS, Clip, plan, read_clips, write_clips
 from training.report import SAMPLE_RATE_HZ, Sound, Verdict, measure, summarise
@@ -37,11 +38,11 @@ def verdict(voice: str = "a", errors: int = 0, mos: float = 4.0, sound: Sound = 
 
 def options(**more) -> argparse.Namespace:
     values = {"sentences": 5, "voices": 3, "cross": False, "seed": 7, "prompts": PROMPTS}
-    return argparse.Namespace(**{**values, "sentences_file": TRAINING / "eval_sentences.txt", **more})
+    return argparse.Namespace(**{**values, "sentences_file": EVAL_SENTENCES, **more})
 
 
 def test_the_tracked_sentences_and_prompts_are_usable() -> None:
-    sentences = (TRAINING / "eval_sentences.txt").read_text(encoding="utf-8").splitlines()
+    sentences = EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()
     assert len(sentences) == len(set(sentences)) == 200
     assert all(5 <= len(sentence.split()) <= 20 for sentence in sentences)
     clips = read_clips(PROMPTS)

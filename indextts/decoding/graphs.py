@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 GRAPH_SLOTS = 512
 """Caches of graphs have multiples of this many slots: a graph attends to all of them, the unused ones in vain."""
 
-MAX_GRAPHS = 32
-"""The graphs that are kept, the latest used ones: enough for the longest speech of two batch sizes."""
+MAX_EXACT_PLACES = 8
+"""Batches of up to so many segments have shapes of their own."""
+
+MAX_GRAPHS = 64
+"""The graphs that are kept, the latest used ones: enough for the longest speech of every batch size."""
 
 
 @dataclasses.dataclass
@@ -65,8 +68,8 @@ class GraphBackend(EagerBackend):
         super().resume(parked)
 
     def places_for(self, segments: int) -> int:
-        """The next power of two: few shapes, and a batch that gets smaller rarely changes its shape."""
-        return 1 << (segments - 1).bit_length()
+        """As many, or the next power of two of more: a place too many costs more than a shape too many."""
+        return segments if segments <= MAX_EXACT_PLACES else 1 << (segments - 1).bit_length()
 
     def capacity_for(self, slots: int) -> int:
         """The least capacity of a graph for ``slots`` slots."""

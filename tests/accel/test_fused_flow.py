@@ -47,7 +47,7 @@ def test_fused_layers_of_a_small_flow(case: str, cfg_rate: float, dtype: torch.d
     errors = [((mel - expected).norm() / expected.norm()).item() for mel in (fused, plain)]
     assert 0 < errors[0] < tolerance and errors[0] < 1.5 * errors[1], errors
     graphed = of(case, "cuda")(apply_flow_graphs(model), model, cfg_rate=cfg_rate)
-    assert ((graphed - expected).norm() / expected.norm()).item() < 1.5 * errors[1]
+    assert ((graphed - expected).norm() / expected.norm()).item() < 2 * errors[1]
 
 
 @pytest.mark.gpu

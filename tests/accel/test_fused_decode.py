@@ -144,8 +144,8 @@ def test_kernels_draw_the_codes_that_pytorch_draws(beams: int, options: dict[str
                 search.running.copy_(-10 * torch.rand(segments, beams, generator=generator, device="cuda"))
             expected, index = search.candidates(logits)
             scores, ours = fused_candidates(search, logits)
-            different += int((index != ours).any(1).sum())
-            same = (index == ours).all(1)
+            same = (index.sort(1).values == ours.sort(1).values).all(1)  # equal sums may change places
+            different += int((~same).sum())
             torch.testing.assert_close(scores[same], expected[same], atol=1e-4, rtol=1e-5)
     assert different <= 2  # of 360: where a sum of probabilities is rounded to the other side of top_p
 

@@ -165,10 +165,10 @@ def fix_pace(backend: DecodeBackend, model: UnifiedVoice, codes_per_token: int) 
         logits = prefill(embeddings, mask, num_beams=num_beams, max_codes=max_codes)
         return logits.masked_fill(is_stop, NEVER)
 
-    def paced_step(codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
-        logits = run_step(codes, position, slots, bias)
+    def paced_step(codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
+        logits = run_step(codes, position, slot, bias)
         chosen = position - 1  # codes so far: the first is fed at position 2
-        text_tokens = bias.isfinite().sum(-1) - other_rows - chosen  # [S, B]
+        text_tokens = (bias == 0).sum(-1) - other_rows - chosen  # [S, B]
         is_due = chosen >= codes_per_token * text_tokens
         return logits.masked_fill(is_due[..., None] ^ is_stop, NEVER)  # first never the stop code, then nothing else
 

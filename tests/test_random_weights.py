@@ -206,9 +206,9 @@ def test_the_pace_holds_with_accelerations(option: str, voice: VoicePrompt, cuda
 class Recorded(EagerBackend):
     """Remembers what is fed."""
 
-    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+    def run_step(self, codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
         self.steps = getattr(self, "steps", 0) + 1
-        return super().run_step(codes, position, slots, bias)
+        return super().run_step(codes, position, slot, bias)
 
 
 @pytest.mark.parametrize(("beams", "at_most"), [(1, 0), (3, 3)])

@@ -84,9 +84,9 @@ class DeepSpeedBackend(EagerBackend):
         assert isinstance(self.engine.module, DecodeStep)
         self.engine.module.cache = cache
 
-    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+    def run_step(self, codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
         """``DecodeStep`` inside the DeepSpeed engine."""
-        return self.engine(codes, position, slots, bias)
+        return self.engine(codes, position, slot, bias)
 
 
 class DeepSpeedCapture:

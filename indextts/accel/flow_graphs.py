@@ -4,7 +4,7 @@ A step has some four hundred small kernels, which the host needs longer to launc
 are not many frames. A graph is for one number of rows and of frames. So the frames are filled up to the next of a few
 sizes, and the rows of a batch, also a single one, know their lengths as ragged rows do: they come out as they would
 alone. Where the GPU is busy enough with a step (``MAX_ROW_FRAMES``), a graph gains nothing, and its memory and the
-frames filled up would be lost: such a batch is integrated as it comes.
+frames filled up would be lost: such a batch is integrated as it comes, but for a few frames that align its rows.
 
 DeepSpeed's own graphs, which decoding has with ``--deepspeed``, are not used here. An engine of DeepSpeed converts all
 weights to one precision, and each has a pool of memory of its own, which for the flow is hundreds of megabytes a shape.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from indextts.cuda_graphs import Capture, CudaCapture, LatestUsed, Replay, StaticMemory, captured
 from indextts.models.dit import DiT
-from indextts.models.flow_matching import Flow, euler_step, solve, start_flow
+from indextts.models.flow_matching import Flow, euler_step, start_flow
 from indextts.models.s2mel import S2Mel
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ START_BLOCK = 256
 
 MAX_ROW_FRAMES = 8192
 """Rows times frames up to which there are graphs."""
+
+ALIGNMENT = 8
+"""Without a graph, numbers of frames are filled up to a multiple of this: matrix products of other widths are slow."""
 
 MAX_GRAPHS = 32
 """The graphs that are kept, the latest used ones."""
@@ -61,28 +65,25 @@ class FlowGraphs:
     ) -> Tensor:  # fmt: skip
         """See `indextts.models.flow_matching.solve`."""
         rows, _, frames = noise.shape
-        filled = filled_up(frames)
-        if rows * filled > MAX_ROW_FRAMES:
-            return solve(
-                estimator, noise, mu, prompt, style, steps=steps, cfg_rate=cfg_rate, x_lens=x_lens,
-                prompt_lens=prompt_lens, before_step=before_step,
-            )  # fmt: skip
+        is_graphed = rows * filled_up(frames) <= MAX_ROW_FRAMES
+        filled = filled_up(frames) if is_graphed else -(-frames // ALIGNMENT) * ALIGNMENT
+        start_block = START_BLOCK if is_graphed else ALIGNMENT
         if x_lens is None:
             x_lens = torch.full((rows,), frames, device=noise.device)
         shortest = prompt.shape[2] if prompt_lens is None else int(prompt_lens.min())
-        start = shortest // START_BLOCK * START_BLOCK
+        start = shortest // start_block * start_block
         noise, mu = F.pad(noise, (0, filled - frames)), F.pad(mu, (0, 0, 0, filled - frames))
-        flow, replay = self.ready(
-            estimator,
-            start_flow(
-                estimator, noise, mu, prompt, style, steps=steps, cfg_rate=cfg_rate, x_lens=x_lens,
-                prompt_lens=prompt_lens, start=start,
-            ),
+        flow = start_flow(
+            estimator, noise, mu, prompt, style, steps=steps, cfg_rate=cfg_rate, x_lens=x_lens,
+            prompt_lens=prompt_lens, start=start,
         )  # fmt: skip
+        step = partial(euler_step, estimator, flow)
+        if is_graphed:
+            flow, step = self.ready(estimator, flow)
         for _ in range(steps):
             if before_step is not None:
                 before_step()
-            replay()
+            step()
         mel = torch.zeros_like(noise[..., :frames], dtype=flow.x.dtype)
         mel[..., start:] = flow.x[..., : frames - start]
         return mel

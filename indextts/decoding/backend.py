@@ -9,7 +9,7 @@ host does decide, at its rare looks, is the shape: how many segments there are a
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from indextts.decoding.kv_cache import KVCache, Memory
-from indextts.decoding.state import Draw, Search, SegmentState, candidates_of
+from indextts.decoding.state import Search, SegmentState
 from indextts.models.gpt import UnifiedVoice
 
 SLOT_BLOCK = 64
@@ -62,25 +62,48 @@ class DecodeStep(nn.Module):
         self.model = model
         self.cache = cache
 
-    def forward(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
-        """Feed ``codes [S, B]`` at code ``position [1]`` into cache ``slots [B]``.
+    def forward(self, codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
+        """Feed ``codes [S, B]`` at code ``position [1]`` into the B slots of the cache from ``slot [1]`` on.
 
         ``bias [S, B, length]`` says which of the first ``length`` slots each beam sees. Returns logits ``[S, B, V]``.
         """
         embeddings = self.model.embed_codes(codes, position)
+        slots = slots_from(slot, codes.shape[1])
         hidden = self.model.gpt(embeddings, bias[:, None], self.cache.layers(bias.shape[-1]), slots)
         return self.model.code_logits(hidden)
 
 
+def show_slots(bias: Tensor, parents: Tensor | None, slot: Tensor) -> None:
+    """Let beams see what the beams saw that they continue, and each its own of the next slots.
+
+    Args:
+        bias: ``[S, B, length]``, minus infinity where a beam does not see a slot, else 0. Changed in place.
+        parents: ``[S, B]``; None means that every beam continues itself.
+        slot: ``[1]``, first of the B next slots.
+    """
+    num_beams = bias.shape[1]
+    if parents is not None and num_beams > 1:
+        # A few kilobytes of visibility are all that moves when beams are chosen (see `KVCache`).
+        bias.copy_(rows_of_beams(bias, parents))
+    own = torch.eye(num_beams, dtype=torch.bool, device=bias.device)
+    bias.index_copy_(2, slots_from(slot, num_beams), attention_bias(own, bias.dtype).expand(len(bias), -1, -1))
+
+
+def choose_codes(search: Search, logits: Tensor) -> None:
+    """`Search.choose`, whatever the search is."""
+    search.choose(logits)
+
+
 @dataclass(frozen=True)
 class StepKind:
-    """How a step is computed: the model's half of it, and the drawing of codes in the half of the search."""
+    """How a step is computed: the model, and what the search does before and behind it, each in this or another way."""
 
     step_type: type[DecodeStep]
-    draw: Draw
+    show: Callable[[Tensor, Tensor | None, Tensor], None]
+    choose: Callable[[Search, Tensor], None]
 
 
-PLAIN = StepKind(DecodeStep, candidates_of)
+PLAIN = StepKind(DecodeStep, show_slots, choose_codes)
 """By the means of PyTorch, anywhere."""
 
 
@@ -202,7 +225,7 @@ class EagerBackend:
 
     def advance(self, search: Search) -> None:
         """See `DecodeBackend.advance`."""
-        search.choose(self.step(search.codes, search.parents).float(), self.kind.draw)
+        self.kind.choose(search, self.step(search.codes, search.parents).float())
 
     def park(self, search: Search) -> tuple[Parked, Search]:
         """See `DecodeBackend.park`. Copies all there is: where it lies, other batches will have their tensors."""
@@ -236,20 +259,15 @@ class EagerBackend:
         """`step` on the device alone: this is what can be captured."""
         state, num_beams = self.state, self.num_beams
         bias = state.bias[..., : self.attended_slots]
-        if beams is not None and num_beams > 1:
-            # A few kilobytes of visibility are all that moves when beams are chosen (see `KVCache`).
-            bias.copy_(rows_of_beams(bias, beams))
-        slots = state.slot[:1] + torch.arange(num_beams, device=codes.device)
-        own = torch.eye(num_beams, dtype=torch.bool, device=codes.device)
-        bias.index_copy_(2, slots, attention_bias(own, bias.dtype).expand(len(codes), -1, -1))
-        logits = self.run_step(codes, state.position[:1], slots, bias)
+        self.kind.show(bias, beams, state.slot[:1])
+        logits = self.run_step(codes, state.position[:1], state.slot[:1], bias)
         state.slot += num_beams
         state.position += 1
         return logits
 
-    def run_step(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+    def run_step(self, codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
         """`DecodeStep`, by the means of this backend."""
-        return self.decode_step(codes, position, slots, bias)
+        return self.decode_step(codes, position, slot, bias)
 
     def capacity_for(self, slots: int) -> int:
         """Capacity of a cache that must have ``slots`` slots."""
@@ -286,6 +304,11 @@ class EagerBackend:
 
     def _use_cache(self, cache: KVCache) -> None:
         self.decode_step = self.kind.step_type(self.model, cache)
+
+
+def slots_from(slot: Tensor, count: int) -> Tensor:
+    """``count`` slots from ``slot [1]`` on."""
+    return slot + torch.arange(count, device=slot.device)
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

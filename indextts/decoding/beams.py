@@ -15,7 +15,7 @@ from torch import Tensor
 from indextts.config import SamplingParams
 from indextts.decoding.backend import rows_of_beams
 from indextts.decoding.logits import process_logits
-from indextts.decoding.state import Draw, Hypothesis, Search, candidates_of, initial_history, race
+from indextts.decoding.state import Hypothesis, Search, initial_history, race
 
 
 @dataclasses.dataclass
@@ -68,11 +68,11 @@ class BeamSearch(Search):
     def parents(self) -> Tensor:
         return self.continued
 
-    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
+    def choose(self, logits: Tensor) -> None:
         """See `Search.choose`."""
         self.give_up_where_undefined(logits)
         beams, vocabulary = self.params.num_beams, logits.shape[-1]
-        best, index = draw(self, logits)
+        best, index = self.candidates(logits)
         parent, code = index // vocabulary, index % vocabulary
         stops = code == self.stop_code
         first_parents = parent[:, :beams]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.backend import DecodeBackend
-from indextts.decoding.state import Draw, Hypothesis, Search, candidates_of
+from indextts.decoding.state import Hypothesis, Search
 from indextts.errors import UndefinedValues
 
 GREEDY = SamplingParams(num_beams=1, do_sample=False)
@@ -54,8 +54,8 @@ class Forced(Search):
         code = self.told.index_select(1, self.step[:1])
         return logits[:, 0].gather(1, code), code
 
-    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
-        """See `Search.choose`. Nothing is drawn."""
+    def choose(self, logits: Tensor) -> None:
+        """See `Search.choose`."""
         self.give_up_where_undefined(logits)
         self.logits.copy_(logits[:, 0])
         self.codes.copy_(self.candidates(logits)[1])

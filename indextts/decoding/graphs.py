@@ -114,7 +114,7 @@ class GraphBackend(EagerBackend):
         self._use_cache(own.cache)
 
         def step() -> None:
-            standing.choose(self.feed(standing.codes, standing.parents).float(), self.kind.draw)
+            self.kind.choose(standing, self.feed(standing.codes, standing.parents).float())
 
         def set_back() -> None:
             own.copy_(current)

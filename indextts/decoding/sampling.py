@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indextts.config import SamplingParams
 from indextts.decoding.logits import process_logits
-from indextts.decoding.state import Draw, Hypothesis, Search, candidates_of, initial_history, race
+from indextts.decoding.state import Hypothesis, Search, initial_history, race
 
 
 @dataclasses.dataclass
@@ -53,10 +53,10 @@ class Sampling(Search):
         code = racing.argmax(-1, keepdim=True)
         return scores.gather(1, code), code
 
-    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
+    def choose(self, logits: Tensor) -> None:
         """See `Search.choose`."""
         self.give_up_where_undefined(logits)
-        _, code = draw(self, logits)
+        _, code = self.candidates(logits)
         code = code.masked_fill(self.done[:, None], self.stop_code)
         self.codes.copy_(code)
         self.history.index_copy_(1, self.step[:1], code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -47,15 +47,6 @@ class SegmentState:
             value.copy_(theirs[name])
 
 
-Draw = Callable[["Search", Tensor], tuple[Tensor, Tensor]]
-"""`Search.candidates` of a search, or what does the same in another way."""
-
-
-def candidates_of(search: Search, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """`Search.candidates`, whatever the search is."""
-    return search.candidates(logits)
-
-
 @dataclasses.dataclass
 class Search(SegmentState, ABC):
     """Chooses codes: the half of a step that is not the model.
@@ -95,7 +86,7 @@ class Search(SegmentState, ABC):
         """
 
     @abstractmethod
-    def choose(self, logits: Tensor, draw: Draw = candidates_of) -> None:
+    def choose(self, logits: Tensor) -> None:
         """Choose the next codes from ``logits [S, B, V]`` in float32. On the device alone, and in place."""
 
     def give_up_where_undefined(self, logits: Tensor) -> None:

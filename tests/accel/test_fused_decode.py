@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from indextts.accel.fused_decode import (
-    DRAW_SOURCE,
     FUSED,
     MAX_ROWS,
+    SEARCH_SOURCE,
     SOURCE,
     apply_fused_decode,
     cannot_fuse,
+    choose_codes,
     definitions,
-    draw_definitions,
     draw_list,
-    fused_candidates,
+    search_definitions,
+    show_slots,
 )
 from indextts.accel.nvrtc import compiled
 from indextts.config import GPTConfig, SamplingParams
+from indextts.decoding import backend
 from indextts.decoding.backend import EagerBackend
 from indextts.decoding.beams import BeamSearch
 from indextts.decoding.graphs import GraphBackend
@@ -46,8 +48,8 @@ def test_the_kernels_compile_where_there_is_no_gpu(
     pytest.importorskip("cuda.bindings", reason="comes with PyTorch for CUDA")
     told = definitions(dtype, 320, 5, beams, row_tiles)
     assert compiled(SOURCE, told, capability).startswith(b"\x7fELF")
-    told = draw_definitions(8194, beams, max(1, 2 * beams if beams > 1 else 1))
-    assert compiled(DRAW_SOURCE, told, capability).startswith(b"\x7fELF")
+    told = search_definitions(8194, beams)
+    assert compiled(SEARCH_SOURCE, told, capability).startswith(b"\x7fELF")
 
 
 def model_of(config: GPTConfig) -> UnifiedVoice:
@@ -127,42 +129,57 @@ def test_captured_fused_steps_equal_those_that_are_launched(beams: int) -> None:
         {"typical_sampling": True},
     ],
 )
-def test_kernels_draw_the_codes_that_pytorch_draws(beams: int, options: dict[str, Any]) -> None:
+def test_kernels_choose_what_pytorch_chooses(beams: int, options: dict[str, Any]) -> None:
     params = SamplingParams(num_beams=beams, **options)
-    segments, codes, stop = 4, 8194, 8193
+    segments, codes, stop, steps = 4, 8194, 8193, 90
     generator = torch.Generator("cuda").manual_seed(beams)
     kind = Sampling if beams == 1 else BeamSearch
-    different = 0
-    for spread in (0.5, 3.0, 8.0):
+    logits = torch.randn(segments, beams, codes, generator=generator, device="cuda")
+    plain = kind.start(logits[:, 0], params, codes - 2, stop, steps)
+    fused, different, ended = plain.select(range(segments)), 0, 0
+    for step in range(steps):
+        spread = (0.5, 3.0, 8.0)[step % 3]
         logits = spread * torch.randn(segments, beams, codes, generator=generator, device="cuda")
-        logits = logits.half().float()  # equal ones are common
-        search = kind.start(logits[:, 0], params, codes - 2, stop, 50)
-        for _ in range(30):
-            search.noise.exponential_(1, generator=generator)
-            search.seen |= torch.rand(search.seen.shape, generator=generator, device="cuda") < 0.01
-            if isinstance(search, BeamSearch):
-                search.running.copy_(-10 * torch.rand(segments, beams, generator=generator, device="cuda"))
-            expected, index = search.candidates(logits)
-            scores, ours = fused_candidates(search, logits)
-            same = (index.sort(1).values == ours.sort(1).values).all(1)  # equal sums may change places
-            different += int((~same).sum())
-            torch.testing.assert_close(scores[same], expected[same], atol=1e-4, rtol=1e-5)
-    assert different <= 2  # of 360: where a sum of probabilities is rounded to the other side of top_p
+        logits[:, :, stop] = logits.amax() - 30 / (step + 1)
+        if step == 70:
+            logits[1, -1, 17] = torch.nan
+            logits[2, 0, 17] = torch.inf
+        plain.noise.exponential_(1, generator=generator)
+        fused.copy_(plain)
+        plain.choose(logits)
+        choose_codes(fused, logits)
+        sensible = ~plain.undefined
+        theirs, ours = plain.tensors(), fused.tensors()
+        same = torch.ones(segments, dtype=torch.bool, device="cuda")
+        for name in ("codes", "seen", "continued", "trace", "history"):
+            if name in theirs:
+                same &= (theirs[name] == ours[name]).flatten(1).all(1)
+        different += int((sensible & ~same).sum())
+        for name, value in theirs.items():
+            compared = slice(None) if name in ("step", "undefined") else sensible & same
+            torch.testing.assert_close(ours[name][compared], value[compared], atol=1e-4, rtol=1e-5, msg=name)
+        ended += int(plain.done.sum())
+    assert different <= 4  # of 360: where a sum of probabilities is rounded to the other side of top_p
+    assert plain.undefined.any() and ended > 0
 
 
 @pytest.mark.gpu
-def test_kernels_draw_something_from_undefined_scores() -> None:
-    params, logits = SamplingParams(num_beams=3), torch.full((2, 3, 514), torch.nan, device="cuda")
-    search = BeamSearch.start(logits[:, 0], params, 512, 513, 50)
-    _, index = fused_candidates(search, logits)
-    assert ((index >= 0) & (index < 3 * 514)).all()
-    logits[:, :, 5] = 0.0
-    _, index = fused_candidates(search, logits)
-    assert ((index >= 0) & (index < 3 * 514)).all()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("beams", [1, 3, 8])
+def test_a_kernel_shows_the_slots_that_pytorch_shows(beams: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    room = torch.zeros(3, beams, 640, device="cuda", dtype=dtype)
+    room.masked_fill_(torch.rand(room.shape, device="cuda") < 0.5, float("-inf"))
+    for slot in (40, 41, 640 - beams):
+        parents = torch.randint(0, beams, (3, beams), device="cuda")
+        theirs, ours = room.clone(), room.clone()
+        for bias, show in ((theirs, backend.show_slots), (ours, show_slots)):
+            show(bias[..., :], parents, torch.tensor([slot], device="cuda"))
+        assert torch.equal(theirs, ours) and not torch.equal(theirs, room)
 
 
 def test_lists_of_the_kernels_are_as_long_as_the_host_thinks() -> None:
-    assert "#define LIST (BEAMS > 2 ? 2048 / BEAMS : 1024)" in DRAW_SOURCE.read_text(encoding="utf-8")
+    assert "#define LIST (BEAMS > 2 ? 2048 / BEAMS : 1024)" in SEARCH_SOURCE.read_text(encoding="utf-8")
     assert [draw_list(beams) for beams in (1, 2, 3, 8)] == [1024, 1024, 682, 256]
 
 

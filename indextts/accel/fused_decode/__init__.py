@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from indextts.accel.nvrtc import Kernels
+from indextts.decoding import backend
 from indextts.decoding.backend import DecodeStep, StepKind
 from indextts.decoding.beams import BeamSearch
 from indextts.decoding.sampling import Sampling
@@ -24,8 +25,9 @@ from indextts.models.gpt import UnifiedVoice
 from indextts.models.gpt2 import Block
 
 SOURCE = Path(__file__).with_name("fused_decode.cu")
-DRAW_SOURCE = Path(__file__).with_name("fused_draw.cu")
+SEARCH_SOURCE = Path(__file__).with_name("fused_search.cu")
 STORED = {torch.float16: 16, torch.bfloat16: 17}
+HIDDEN = {torch.float16: 0xFC00, torch.bfloat16: 0xFF80}  # minus infinity
 CAPABILITY = (8, 0)
 """The least compute capability: tensor cores that take both half precisions in products of 16 x 8 x 16."""
 
@@ -77,12 +79,12 @@ class FusedDecodeStep(DecodeStep):
         weight, config = model.mel_head.weight, model.config
         return _kernels(weight.dtype, weight.device.index or 0, config.model_dim, config.heads, num_beams, row_tiles)
 
-    def forward(self, codes: Tensor, position: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, position: Tensor, slot: Tensor, bias: Tensor) -> Tensor:
         """See `DecodeStep.forward`."""
         segments, beams = codes.shape
         rows = codes.numel()
         if rows > MAX_ROWS or beams > MAX_BEAMS:
-            return super().forward(codes, position, slots, bias)
+            return super().forward(codes, position, slot, bias)
         model, cache = self.model, self.cache
         config, trunk = model.config, model.gpt
         width, heads = config.model_dim, config.heads
@@ -107,11 +109,11 @@ class FusedDecodeStep(DecodeStep):
             attention, mlp, norm_1, norm_2 = block.attn, block.mlp, block.ln_1, block.ln_2
             launch(
                 "attention_inputs", -(-3 * width // input_outputs), 256, x, statistics, norm_1.weight, norm_1.bias,
-                attention.c_attn.weight, attention.c_attn.bias, queries, keys, values, slots, rows, cache.capacity,
+                attention.c_attn.weight, attention.c_attn.bias, queries, keys, values, slot, rows, cache.capacity,
             )  # fmt: skip
             launch(
                 "attend", (chunks, heads, segments), 128, queries, keys, values, bias, mixed, chunk_results, counters,
-                slots, cache.capacity, bias.stride(0), bias.stride(1),
+                slot, cache.capacity, bias.stride(0), bias.stride(1),
             )  # fmt: skip
             output = attention.c_proj.weight, attention.c_proj.bias
             launch("attention_output", width // TILE_OUTPUTS, 256, mixed, *output, x, statistics, rows)
@@ -128,30 +130,56 @@ class FusedDecodeStep(DecodeStep):
         return logits
 
 
-def fused_candidates(search: Search, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """`Search.candidates` by kernels, where it draws from the ``top_k`` best codes."""
+def show_slots(bias: Tensor, parents: Tensor | None, slot: Tensor) -> None:
+    """`indextts.decoding.backend.show_slots` in one kernel."""
+    segments, beams, length = bias.shape
+    if beams > MAX_BEAMS or (parents is None and beams > 1):
+        backend.show_slots(bias, parents, slot)
+        return
+    kernels = _search_kernels(bias.device.index or 0, 1, beams)
+    hidden = HIDDEN[bias.dtype]
+    kernels.launch(
+        "show", (-(-length // 512), segments, 1), 256, bias, slot if parents is None else parents, slot,
+        bias.stride(0), bias.stride(1), length, hidden,
+    )  # fmt: skip
+
+
+def choose_codes(search: Search, logits: Tensor) -> None:
+    """`Search.choose` in two kernels, where it draws from the ``top_k`` best codes."""
     params, beams = search.params, search.params.num_beams
     limit = draw_list(beams)
-    if not params.do_sample or params.typical_sampling or not 0 < params.top_k <= limit or beams > MAX_BEAMS:
-        return search.candidates(logits)
-    assert isinstance(search, (BeamSearch, Sampling))
+    is_drawn = params.do_sample and not params.typical_sampling and 0 < params.top_k <= limit and beams <= MAX_BEAMS
+    if not is_drawn or not isinstance(search, (BeamSearch, Sampling)):
+        search.choose(logits)
+        return
     segments, vocabulary = len(logits), logits.shape[-1]
-    at_least, drawn = (2, 2 * beams) if isinstance(search, BeamSearch) else (1, 1)
-    running = search.running if isinstance(search, BeamSearch) else logits  # which is not read
-    kernels = _draw_kernels(logits.device.index or 0, vocabulary, beams, drawn)
-    rows = segments * beams
+    rows, at_least = segments * beams, 2 if beams > 1 else 1
+    kernels = _search_kernels(logits.device.index or 0, vocabulary, beams)
     scores = logits.new_empty(rows, limit)
-    codes, counts = (logits.new_empty(shape, dtype=torch.int32) for shape in ((rows, limit), (rows,)))
-    best, index = logits.new_empty(segments, drawn), search.codes.new_empty(segments, drawn)
+    codes, counts, undefined = (
+        logits.new_empty(shape, dtype=torch.int32) for shape in ((rows, limit), (rows,), (rows,))
+    )
     kernels.launch(
-        "filter_row", rows, 1024, logits, search.seen, scores, codes, counts, float(params.repetition_penalty),
-        float(params.temperature), max(params.top_k, at_least), float(params.top_p), at_least, search.start_code,
+        "filter_row", rows, 1024, logits.contiguous(), search.seen, scores, codes, counts, undefined,
+        float(params.repetition_penalty), float(params.temperature), max(params.top_k, at_least), float(params.top_p),
+        at_least, search.start_code,
     )  # fmt: skip
-    kernels.launch("draw", segments, 256, scores, codes, counts, running, search.noise, best, index)
-    return best, index
+    passed = scores, codes, counts, undefined, search.noise
+    done = search.step, search.done, search.done_after, search.undefined
+    if isinstance(search, BeamSearch):
+        kernels.launch(
+            "choose_beams", segments, 1024, *passed, search.running, search.finished, search.finished_entry,
+            search.codes, search.continued, search.seen, search.trace, *done, search.trace.shape[1], search.stop_code,
+            float(params.length_penalty),
+        )  # fmt: skip
+    else:
+        kernels.launch(
+            "choose_one", segments, 1024, *passed, search.codes, search.seen, search.history, *done,
+            search.history.shape[1], search.stop_code,
+        )  # fmt: skip
 
 
-FUSED = StepKind(FusedDecodeStep, fused_candidates)
+FUSED = StepKind(FusedDecodeStep, show_slots, choose_codes)
 """By our own kernels, after `apply_fused_decode`."""
 
 
@@ -160,14 +188,15 @@ def draw_list(num_beams: int) -> int:
     return 2048 // num_beams if num_beams > 2 else 1024
 
 
-def draw_definitions(vocabulary: int, num_beams: int, drawn: int) -> dict[str, str]:
-    """What the source of drawing wants to be told from outside."""
+def search_definitions(vocabulary: int, num_beams: int) -> dict[str, str]:
+    """What the source of the search wants to be told from outside."""
+    drawn = 2 * num_beams if num_beams > 1 else 1
     return {"CODES": str(vocabulary), "BEAMS": str(num_beams), "DRAWN": str(drawn)}
 
 
 @cache
-def _draw_kernels(device_index: int, vocabulary: int, num_beams: int, drawn: int) -> Kernels:
-    return Kernels(DRAW_SOURCE, draw_definitions(vocabulary, num_beams, drawn), device_index)
+def _search_kernels(device_index: int, vocabulary: int, num_beams: int) -> Kernels:
+    return Kernels(SEARCH_SOURCE, search_definitions(vocabulary, num_beams), device_index)
 
 
 def input_tiles(rows: int) -> int:

@@ -132,9 +132,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--format", choices=FORMATS, default="wav", help="of lines without an output name (wav)")
     parser.add_argument(
         "--parallel", type=at_least_one, default=1, metavar="N",
-        help="lines under way at once: texts are read and files written while the model speaks another line, with "
-        "--server, so many requests. The model itself takes one segment after the other of them all, unless "
-        "--batch-size has it speak several of a line at once: where it is slow, as on a CPU, more gain nothing (1)",
+        help="lines under way at once; with --server, requests. Texts are read and files written while another line is "
+        "spoken, but the model takes their segments one after the other, so that where it needs nearly all of the "
+        "time, as on a CPU, hardly anything is gained (1)",
     )  # fmt: skip
     add_speaking_flags(parser)
     add_server_flag(parser)

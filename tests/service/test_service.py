@@ -328,8 +328,8 @@ def test_freed_memory_is_returned_now_and_then(
 ) -> None:
     returned: list[bool] = []
     monkeypatch.setattr("indextts.service.service.return_freed_memory", lambda: returned.append(True))
-    service = make()
     monkeypatch.setattr("indextts.service.service.TRIM_EVERY_S", 0.0)
+    service = make()
     for count in (1, 2):
         service.synthesize(ask())
         until(lambda count=count: len(returned) == count)
@@ -337,6 +337,20 @@ def test_freed_memory_is_returned_now_and_then(
     service.synthesize(ask())
     service.close()  # the workers are through with it
     assert len(returned) == 2
+
+
+def test_threads_share_arenas_from_before_the_model_is_loaded(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def load() -> HummingEngine:
+        done.append("loaded")
+        return HummingEngine()
+
+    monkeypatch.setattr("indextts.service.service.limit_arenas", lambda: done.append("limited"))
+    make(load)
+    assert done == ["limited", "loaded"]
 
 
 def test_the_model_is_unloaded_and_reloaded_when_told_to(

@@ -15,6 +15,7 @@ from pathlib import Path
 PROC = Path("/proc")
 M_ARENA_MAX = -8  # of malloc.h
 ARENAS = 2
+KERNELS = 64  # what the steps of one flow use again and again
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ def limit_arenas() -> None:
     """
     if "MALLOC_ARENA_MAX" not in os.environ and (library := glibc()) is not None:
         library.mallopt(M_ARENA_MAX, ARENAS)
+
+
+def limit_kernel_cache() -> None:
+    """Let oneDNN keep few of the kernels that it compiles on a CPU, unless its own variable says how many.
+
+    Must come before the first convolution. A kernel is for one shape, and every length of a text is another: of its
+    1,024 kernels, with 50 MB of code, hardly one is used again after the segment, but they lie scattered between the
+    tensors, so that glibc can neither join nor return what is freed around them. Fewer cost no time
+    (docs/reliability.md).
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 def return_freed_memory() -> None:

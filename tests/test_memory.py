@@ -84,6 +84,42 @@ def test_threads_share_arenas(tmp_path: Path) -> None:
     assert arenas("limit", MALLOC_ARENA_MAX="4") == 4
 
 
+KERNELS_OF_FORTY_LENGTHS = """
+import sys
+from pathlib import Path
+import torch
+from indextts.memory import limit_kernel_cache
+if sys.argv[1:]:
+    limit_kernel_cache()
+layers = [torch.nn.Conv1d(64, 64, size, padding=size // 2) for size in (3, 5, 7, 9, 11)]
+with torch.inference_mode():
+    for length in range(600, 1000, 10):
+        for layer in layers:
+            layer(torch.zeros(1, 64, length))
+kb, compiled = 0, False
+for words in map(str.split, Path("/proc/self/smaps").read_text().splitlines()):
+    if not words[0].endswith(":"):
+        compiled = "x" in words[1] and words[5:] in ([], ["[heap]"])
+    elif words[0] == "Rss:":
+        kb += compiled * int(words[1])
+print(kb)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_few_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def code_kb(*limit: str) -> int:
+        words = [sys.executable, "-c", KERNELS_OF_FORTY_LENGTHS, *limit]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    kept = code_kb()
+    assert code_kb("limit") < 0.6 * kept
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # who knows better, decides
+    assert code_kb("limit") > 0.8 * kept
+
+
 def test_where_the_system_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("indextts.memory.PROC", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

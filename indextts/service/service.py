@@ -28,7 +28,7 @@ from indextts.errors import (
     ServiceClosed,
     TextError,
 )
-from indextts.memory import limit_arenas, return_freed_memory
+from indextts.memory import limit_arenas, limit_kernel_cache, return_freed_memory
 from indextts.service.fair_queue import Deliver, FairQueue, Job, ServiceConfig, Work
 from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.types import (
@@ -123,6 +123,7 @@ class Service:
         self._stats = ServiceStats()
         self._closed = False
         limit_arenas()  # before there are threads that get their own
+        limit_kernel_cache()
         with self.engine():
             pass
         self._workers = [

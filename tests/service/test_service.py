@@ -339,7 +339,7 @@ def test_freed_memory_is_returned_now_and_then(
     assert len(returned) == 2
 
 
-def test_threads_share_arenas_from_before_the_model_is_loaded(
+def test_memory_is_limited_before_the_model_is_loaded(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -348,9 +348,10 @@ def test_threads_share_arenas_from_before_the_model_is_loaded(
         done.append("loaded")
         return HummingEngine()
 
-    monkeypatch.setattr("indextts.service.service.limit_arenas", lambda: done.append("limited"))
+    monkeypatch.setattr("indextts.service.service.limit_arenas", lambda: done.append("arenas"))
+    monkeypatch.setattr("indextts.service.service.limit_kernel_cache", lambda: done.append("kernels"))
     make(load)
-    assert done == ["limited", "loaded"]
+    assert done == ["arenas", "kernels", "loaded"]
 
 
 def test_the_model_is_unloaded_and_reloaded_when_told_to(

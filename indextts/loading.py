@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from indextts.checkpoints import ModelFiles, all_finite, load_strictly, read_tensors, section, without_allocating
 from indextts.config import ModelConfig
 from indextts.errors import CheckpointError, ConfigError
+from indextts.memory import return_freed_memory
 from indextts.models import s2mel as s2mel_module
 from indextts.models import semantic_codec as codec_module
 from indextts.models.bigvgan import BigVGAN
@@ -184,6 +183,4 @@ def release_memory() -> None:
     gc.collect()  # modules and their hooks refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    # glibc keeps freed memory for itself: without this, a process does not shrink.
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
+    return_freed_memory()

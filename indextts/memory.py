@@ -1,13 +1,21 @@
-"""How much memory the program takes. Imports no torch: what has not been imported has nothing on a GPU."""
+"""How much memory the program takes, and how it takes less.
+
+Imports no torch: what has not been imported has nothing on a GPU.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+M_ARENA_MAX = -8  # of malloc.h
+ARENAS = 2
+KERNELS = 64  # what the steps of one flow use again and again
 
 
 @dataclass(frozen=True)
@@ -33,3 +41,41 @@ def process_status_bytes(field: str) -> int | None:
     except OSError:
         return None
     return int(found.group(1)) * 1024 if found else None
+
+
+def limit_arenas() -> None:
+    """Let all threads of this process share two arenas of glibc, unless ``MALLOC_ARENA_MAX`` says how many.
+
+    By itself it makes up to eight a core, one for each thread that meets another at an allocation, and each keeps what
+    was freed in it: where large tensors come and go in many threads, that is a multiple of what is held. Here only one
+    thread at a time computes, so that they hardly meet. Arenas that are there already stay. See mallopt(3).
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ and (library := glibc()) is not None:
+        library.mallopt(M_ARENA_MAX, ARENAS)
+
+
+def limit_kernel_cache() -> None:
+    """Let oneDNN keep few of the kernels that it compiles on a CPU, unless its own variable says how many.
+
+    Must come before the first convolution. A kernel is for one shape, and every length of a text is another: of its
+    1,024 kernels, with 50 MB of code, hardly one is used again after the segment, but they lie scattered between the
+    tensors, so that glibc can neither join nor return what is freed around them. Fewer cost no time
+    (docs/reliability.md).
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+
+
+def return_freed_memory() -> None:
+    """Give main memory that nobody holds any more back to the operating system, which glibc does by itself only where
+    it lies at the end of an arena. See malloc_trim(3).
+    """
+    if (library := glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def glibc() -> ctypes.CDLL | None:
+    """The C library, if it is that one."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

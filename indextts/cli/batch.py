@@ -9,14 +9,15 @@ import logging
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from indextts.cli.flags import add_engine_flags, existing_file
+from indextts.cli.flags import add_engine_flags, at_least_one, existing_file
 from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
+from indextts.cli.side_by_side import side_by_side
 from indextts.cli.speaker import Speaker, add_server_flag, open_speaker, where_to_speak
 from indextts.cli.speech import Speech, add_sampling_flags, add_speaking_flags, find_voice, read_sampling
 from indextts.config import EngineConfig, SamplingParams
@@ -54,6 +55,8 @@ examples:
     indextts batch lines.jsonl --out spoken
   a long list, eight segments of a line at a time, and on from where it stopped:
     indextts batch lines.jsonl --out spoken --batch-size 8 --continue
+  by a server, three lines at once:
+    indextts batch lines.jsonl --out spoken --server http://127.0.0.1:8000 --parallel 3
 
 exit code: 0 all lines are spoken, 1 the file or DIR is unusable, 2 wrong usage or no model, 3 this machine cannot,
 5 some lines could not be spoken: each was reported with its number, the others are done
@@ -67,6 +70,7 @@ class Line:
     number: int
     output: str
     speech: Speech
+
 
 class Results:
     """``DIR/results.jsonl``: a record more with each line that is spoken, and at the end in the order of the lines.
@@ -126,6 +130,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     again.add_argument("--continue", dest="resume", action="store_true", help="speak only what is not there already")
     again.add_argument("--force", action="store_true", help="speak all lines anew, and replace files that exist")
     parser.add_argument("--format", choices=FORMATS, default="wav", help="of lines without an output name (wav)")
+    parser.add_argument(
+        "--parallel", type=at_least_one, default=1, metavar="N",
+        help="lines under way at once; with --server, requests. Texts are read and files written while another line is "
+        "spoken, but the model takes their segments one after the other, so that where it needs nearly all of the "
+        "time, as on a CPU, hardly anything is gained (1)",
+    )  # fmt: skip
     add_speaking_flags(parser)
     add_server_flag(parser)
     add_sampling_flags(parser)
@@ -146,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         report(results, number, error)
     failed = list(wrong)
     if todo:
-        failed += speak_lines(where, todo, results, args.verbose)
+        failed += speak_lines(where, todo, results, args.parallel, args.verbose)
     results.rewrite(lines)
     say(f"{len(lines) - len(failed) - len(good) + len(todo)} spoken, {len(good) - len(todo)} there already, "
         f"{len(failed)} failed: {results.path}")  # fmt: skip
@@ -155,21 +165,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def speak_lines(where: EngineConfig | str, lines: Sequence[Line], results: Results, verbose: bool) -> list[int]:
+def speak_lines(
+    where: EngineConfig | str, lines: Sequence[Line], results: Results, parallel: int, verbose: bool
+) -> list[int]:
     """Load the model, or ask the server, and speak; returns the numbers of the lines that failed."""
     from tqdm import tqdm
 
     failed = []
-    with open_speaker(where) as speaker:
-        for line in (bar := tqdm(lines, unit="line", disable=None)):  # None: no bar where nobody looks at it
-            try:
-                results.add(line.number, **speak(speaker, line, results.path.parent))
-            except Exception as error:  # the entry point of a line: whatever one meets must not stop the others
-                if verbose and not isinstance(error, IndexTTSError):
-                    raise
-                failed.append(line.number)
-                with bar.external_write_mode(sys.stderr):
-                    report(results, line.number, error)
+    parallel = min(parallel, len(lines))
+    with open_speaker(where, parallel) as speaker, tqdm(total=len(lines), unit="line", disable=None) as bar:
+
+        def record(line: Line) -> dict[str, Any]:
+            return speak(speaker, line, results.path.parent)
+
+        with closing(side_by_side(record, lines, parallel)) as spoken:
+            for line, future in spoken:
+                bar.update()
+                try:
+                    results.add(line.number, **future.result())
+                except Exception as error:  # the entry point of a line: one must not stop the others
+                    if verbose and not isinstance(error, IndexTTSError):
+                        raise
+                    failed.append(line.number)
+                    with bar.external_write_mode(sys.stderr):
+                        report(results, line.number, error)
     return failed
 
 

@@ -18,13 +18,11 @@ from indextts.config import EngineConfig
 from indextts.service import Service, ServiceConfig
 from indextts.types import AudioChunk, ChunkSchedule, Progress, SynthesisResult
 
-ONE_CLIENT = ServiceConfig(simultaneous=1, max_queue=1)
-
 logger = logging.getLogger(__name__)
 
 
 class Speaker(Protocol):
-    """Says one thing after the other. Raises ``IndexTTSError``."""
+    """Says what it is told, to several threads at once if it was opened for them. Raises ``IndexTTSError``."""
 
     def synthesize(self, speech: Speech) -> SynthesisResult: ...
 
@@ -78,8 +76,12 @@ def where_to_speak(args: argparse.Namespace) -> EngineConfig | str:
 
 
 @contextmanager
-def open_speaker(where: EngineConfig | str) -> Iterator[Speaker]:
-    """Load the model, or make sure that the server is there. Raises ``IndexTTSError``."""
+def open_speaker(where: EngineConfig | str, parallel: int = 1) -> Iterator[Speaker]:
+    """Load the model, or make sure that the server is there. Raises ``IndexTTSError``.
+
+    Args:
+        parallel: How many threads will ask at once. A server decides by itself how many it serves side by side.
+    """
     if isinstance(where, str):
         with Client(where, os.environ.get(API_KEY_VARIABLE) or None) as client:
             client.check()
@@ -87,7 +89,8 @@ def open_speaker(where: EngineConfig | str) -> Iterator[Speaker]:
     else:
         from indextts.engine import Engine
 
-        service = Service(lambda: Engine.load(where), ONE_CLIENT)
+        places = ServiceConfig(simultaneous=parallel + 1, max_queue=1)  # one client gets all of them but one
+        service = Service(lambda: Engine.load(where), places)
         try:
             yield LocalSpeaker(service)
         finally:

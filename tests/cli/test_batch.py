@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,42 @@ def test_continue_speaks_what_is_missing_or_has_changed(batch: Any, tmp_path: Pa
     assert last["00003.wav"] == after["00003.wav"]
     assert last["00001.wav"] > after["00001.wav"] and last["00002.wav"] > after["00002.wav"]
     assert [record["line"] for record in results(tmp_path)] == [1, 2, 3]
+
+
+def test_lines_side_by_side_are_what_they_are_alone(batch: Any, tmp_path: Path) -> None:
+    lines: list[Any] = [
+        {"text": "ABABA. BABAB.", "seed": 1},
+        {"text": "BABAB.", "seed": 2, "voice": "voice_02", "sampling": {"top_k": 5}},
+        {"text": "AAAAA.", "voice": "later.wav"},
+        {"text": "ABABA. BABAB. ABABA.", "seed": 3, "emotion_vector": [0, 0.5, 0, 0, 0, 0, 0, 0]},
+        {"text": "AAB. BBA.", "seed": 4},
+    ]
+    assert batch(lines) == 5
+    alone = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path) - {"results.jsonl"}}
+    assert len(alone) == 4
+    assert batch(lines, "--force", "--parallel", "3") == 5
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in alone} == alone
+    found = results(tmp_path)
+    assert [record["line"] for record in found] == [1, 2, 3, 4, 5]
+    assert ["error" in record for record in found] == [False, False, True, False, False]
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in alone}
+    (tmp_path / "later.wav").write_bytes((EXAMPLES_DIR / "voice_02.wav").read_bytes())
+    assert batch(lines, "--continue", "--parallel", "9") == 0
+    assert files(tmp_path) == {*alone, "00003.wav", "results.jsonl"}
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in alone} == before
+
+
+def test_the_model_is_with_so_many_lines_at_once(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from indextts.engine import Engine
+
+    speak, together = Engine.synthesize, threading.Barrier(3)
+
+    def speaks_three_at_once(engine: Engine, *more: Any) -> Any:
+        together.wait(20)  # passed only when three are here
+        return speak(engine, *more)
+
+    monkeypatch.setattr(Engine, "synthesize", speaks_three_at_once)
+    assert batch([{"text": "ABABA."}] * 3, "--parallel", "3") == 0
 
 
 def test_nothing_is_replaced_unasked(batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

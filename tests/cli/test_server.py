@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,23 @@ def test_batch(api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     served = len(api.engine.requests)
     assert batch(api, tmp_path, lines[:2], "--continue") == 0
     assert "0 spoken, 2 there already" in capsys.readouterr().out and len(api.engine.requests) == served
+
+
+def test_batch_asks_for_several_lines_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    together = threading.Barrier(3)
+
+    class Together(HummingEngine):
+        def synthesize(self, *request_and_more: Any) -> Any:
+            together.wait(20)  # passed only when three are here
+            return super().synthesize(*request_and_more)
+
+    lines = [{"text": text, "seed": seed} for seed, text in enumerate(["One.", "One. Two.", "One. It will fail."] * 2)]
+    with serving(Together(), tmp_path / "voices") as api:  # whose four places but one are for this client
+        assert batch(api, tmp_path, lines, "--parallel", "3") == 5
+    assert "4 spoken, 0 there already, 2 failed" in capsys.readouterr().out
+    records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [record.get("duration_s") for record in records] == [0.5, 1.0, None] * 2
+    assert [record.get("seed") for record in records] == [0, 1, None, 3, 4, None]
 
 
 def test_batch_waits_for_a_busy_server(

@@ -323,6 +323,37 @@ def test_a_model_in_use_is_not_idle(make: Callable[..., Service]) -> None:
     until(lambda: not service.stats().loaded)
 
 
+def test_freed_memory_is_returned_now_and_then(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[bool] = []
+    monkeypatch.setattr("indextts.service.service.return_freed_memory", lambda: returned.append(True))
+    monkeypatch.setattr("indextts.service.service.TRIM_EVERY_S", 0.0)
+    service = make()
+    for count in (1, 2):
+        service.synthesize(ask())
+        until(lambda count=count: len(returned) == count)
+    monkeypatch.setattr("indextts.service.service.TRIM_EVERY_S", 3600.0)
+    service.synthesize(ask())
+    service.close()  # the workers are through with it
+    assert len(returned) == 2
+
+
+def test_memory_is_limited_before_the_model_is_loaded(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def load() -> HummingEngine:
+        done.append("loaded")
+        return HummingEngine()
+
+    monkeypatch.setattr("indextts.service.service.limit_arenas", lambda: done.append("arenas"))
+    monkeypatch.setattr("indextts.service.service.limit_kernel_cache", lambda: done.append("kernels"))
+    make(load)
+    assert done == ["arenas", "kernels", "loaded"]
+
+
 def test_the_model_is_unloaded_and_reloaded_when_told_to(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:

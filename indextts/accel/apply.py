@@ -100,7 +100,7 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(AccelerationEntry("cuda-graph", asked, how))
         from indextts.accel.flow_graphs import apply_flow_graphs
 
-        apply_flow_graphs(models.s2mel)
+        apply_flow_graphs(models.s2mel, config.compile)
     if tp_size > 1:
         how = f"the language model's blocks over {tp_size} processes, without CUDA graphs"
         entries.append(AccelerationEntry("ds-tp-size", str(tp_size), how))

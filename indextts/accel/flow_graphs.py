@@ -43,9 +43,12 @@ MAX_GRAPHS = 32
 """The graphs that are kept, the latest used ones."""
 
 
-def apply_flow_graphs(s2mel: S2Mel) -> FlowGraphs:
-    """Let ``s2mel``, which is on a CUDA device, integrate its flow by graphs."""
-    graphs = FlowGraphs(s2mel.estimator, CudaCapture(s2mel.estimator.conv2.weight.device))
+def apply_flow_graphs(s2mel: S2Mel, is_compiled: bool = False) -> FlowGraphs:
+    """Let ``s2mel``, which is on a CUDA device, integrate its flow by graphs.
+
+    ``is_compiled``: its layers are, or will be, compiled; then they must not see lengths, or each has its own variant.
+    """
+    graphs = FlowGraphs(s2mel.estimator, CudaCapture(s2mel.estimator.conv2.weight.device), is_compiled)
     s2mel.solve = graphs
     return graphs
 
@@ -53,8 +56,8 @@ def apply_flow_graphs(s2mel: S2Mel) -> FlowGraphs:
 class FlowGraphs:
     """`indextts.models.flow_matching.solve` by replayed steps."""
 
-    def __init__(self, estimator: DiT, capture: Capture) -> None:
-        self.capture = capture
+    def __init__(self, estimator: DiT, capture: Capture, is_compiled: bool = False) -> None:
+        self.capture, self.is_compiled = capture, is_compiled
         self.memory = StaticMemory(estimator.conv2.weight.device)
         self.known_address = self.memory.address
         self.replays: LatestUsed[Replay] = LatestUsed(MAX_GRAPHS)
@@ -76,6 +79,7 @@ class FlowGraphs:
         flow = start_flow(
             estimator, noise, mu, prompt, style, steps=steps, cfg_rate=cfg_rate, x_lens=x_lens,
             prompt_lens=prompt_lens, start=start,
+            lengths=None if is_graphed or self.is_compiled else tuple(x_lens.tolist()),
         )  # fmt: skip
         step = partial(euler_step, estimator, flow)
         if is_graphed:

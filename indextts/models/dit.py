@@ -99,6 +99,32 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     return torch.addcmul(x * cosines, swapped, sines).to(x.dtype)
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Which frames are attended to, where rows differ in length.
+
+    Attributes:
+        bias: ``[B, 1, 1, F]``, minus infinity where a frame must not be attended to, else 0.
+        lengths: The same in other words, where the host knows it: row i counts as far as ``lengths[i % n]``, if there
+            are n of them.
+    """
+
+    bias: Tensor
+    lengths: tuple[int, ...] | None = None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keys: Keys | None) -> Tensor:
+    """Attention ``[B, heads, Q, head_dim]`` over F frames; ``keys`` None means all of them."""
+    if keys is None or keys.lengths is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if keys is None else keys.bias)
+    # The kernels are nearly twice as fast without a mask.
+    mixed, count = torch.empty_like(q), len(keys.lengths)
+    for first, length in enumerate(keys.lengths):
+        rows = slice(first, None, count)
+        mixed[rows] = F.scaled_dot_product_attention(q[rows], k[rows, :, :length], v[rows, :, :length])
+    return mixed
+
+
 class Attention(nn.Module):
     """Self-attention over all frames, with rotary positions."""
 
@@ -108,11 +134,11 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, keys: Tensor | None, rotary: Tensor, begin: int = 0) -> Tensor:
+    def forward(self, x: Tensor, keys: Keys | None, rotary: Tensor, begin: int = 0) -> Tensor:
         """``x [B, F, C]`` -> ``[B, F - begin, C]``: frames before ``begin`` are attended to, but do not attend."""
         qkv = self.wqkv(x.to(self.wqkv.weight.dtype)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(qkv[:2], rotary)
-        mixed = F.scaled_dot_product_attention(q[:, :, begin:], k, qkv[2], attn_mask=keys)
+        mixed = attend(q[:, :, begin:], k, qkv[2], keys)
         return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
@@ -143,7 +169,7 @@ class Block(nn.Module):
         self.skip_in_linear = nn.Linear(2 * width, width) if takes_skip else None
 
     def forward(
-        self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Tensor | None, rotary: Tensor,
+        self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor,
         begin: int = 0,
     ) -> Tensor:  # fmt: skip
         """``x [B, F, C]`` -> ``[B, F - begin, C]``, the frames from ``begin`` on. ``modulations`` are of both norms."""
@@ -171,14 +197,14 @@ class Transformer(nn.Module):
         return [*norms, self.norm]
 
     def forward(
-        self, x: Tensor, modulations: Sequence[Tensor], keys: Tensor | None, rotary: Tensor, begin: int = 0
+        self, x: Tensor, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor, begin: int = 0
     ) -> Tensor:
         """Run the stack.
 
         Args:
             x: ``[B, F, C]``.
             modulations: ``[B, 1, 2C]`` for each of ``norms``.
-            keys: ``[B, 1, 1, F]``, minus infinity where a frame must not be attended to, else 0; None means all zero.
+            keys: Which frames are attended to; None means all.
             rotary: ``rotary_angles`` of F frames.
             begin: First frame that is wanted. The last layer computes nothing else for the frames before it than
                 their keys and values.
@@ -217,14 +243,14 @@ class Conditions:
     Attributes:
         merged: ``[B, F, C]``, the share of prompt, style and conditions in the input of the transformer.
         rotary: Rotary angles of F frames.
-        keys: ``[B, 1, 1, F]``, minus infinity for frames that do not count, else 0; None where every frame counts.
+        keys: The frames that count; None where every frame does.
         edges: What the WaveNet must know of ragged rows; None where there are none.
         start: First frame of the noisy mel, and of the velocity. The mel is zero in the frames before it.
     """
 
     merged: Tensor
     rotary: Tensor
-    keys: Tensor | None
+    keys: Keys | None
     edges: Edges | None
     start: int
 
@@ -278,9 +304,9 @@ class DiT(nn.Module):
 
     def prepare(
         self, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, cond: Tensor, edges: Tensor | None = None,
-        start: int = 0,
+        start: int = 0, lengths: tuple[int, ...] | None = None,
     ) -> Conditions:  # fmt: skip
-        """All that does not depend on the noisy mel and the time. Arguments as for ``forward`` and ``Conditions``."""
+        """All that does not depend on the noisy mel and the time. Arguments as for ``forward`` and its dataclasses."""
         rows, _, frames = prompt_x.shape
         begin = self._begin(start)
         widest = max(max(padding) for padding in self.wavenet.paddings)
@@ -292,7 +318,7 @@ class DiT(nn.Module):
         return Conditions(
             merged=F.linear(torch.cat(parts, dim=-1), merge.weight[:, self.mels :], merge.bias),
             rotary=rotary_angles(frames, self.transformer.head_dim, prompt_x.device),
-            keys=None if x_lens is None else self._hidden(~valid)[:, None, None],
+            keys=None if x_lens is None else Keys(self._hidden(~valid)[:, None, None], lengths),
             edges=self.wavenet.edges((whole if edges is None else edges) - begin, valid[:, None, begin:])
             if is_ragged
             else None,

@@ -112,10 +112,12 @@ def solve(
 def start_flow(
     estimator: DiT, noise: Tensor, mu: Tensor, prompt: Tensor, style: Tensor, *, steps: int, cfg_rate: float,
     x_lens: Tensor | None = None, prompt_lens: Tensor | None = None, start: int | None = None,
+    lengths: tuple[int, ...] | None = None,
 ) -> Flow:  # fmt: skip
     """All that comes before the first step. Arguments as for ``solve``.
 
     ``start`` is the first frame that is integrated, the shortest prompt's end if it is None. It may be earlier.
+    ``lengths`` are ``x_lens`` once more, where the host knows them and attention may be split by them.
     """
     rows, _, frames = noise.shape
     if prompt_lens is None:
@@ -132,7 +134,7 @@ def start_flow(
         in_speech=in_speech[..., start:],
         modulations=estimator.modulate(times),
         durations=durations,
-        known=guided_conditions(estimator, prompt_x, x_lens, style, mu, cfg_rate, start),
+        known=guided_conditions(estimator, prompt_x, x_lens, style, mu, cfg_rate, start, lengths),
         cfg_rate=cfg_rate,
     )
 
@@ -157,8 +159,9 @@ def euler_step(estimator: DiT, flow: Flow) -> None:
 
 
 def guided_conditions(
-    estimator: DiT, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, mu: Tensor, cfg_rate: float, start: int = 0
-) -> Conditions:
+    estimator: DiT, prompt_x: Tensor, x_lens: Tensor | None, style: Tensor, mu: Tensor, cfg_rate: float, start: int = 0,
+    lengths: tuple[int, ...] | None = None,
+) -> Conditions:  # fmt: skip
     """Conditions for ``guided_velocity``, from ``start`` on: with guidance, all rows and then all rows without them.
 
     The unconditional rows have prompt, style and mu zeroed before any projection.
@@ -166,7 +169,7 @@ def guided_conditions(
     if cfg_rate != 0:
         prompt_x, style, mu = (torch.cat([known, torch.zeros_like(known)]) for known in (prompt_x, style, mu))
         x_lens = None if x_lens is None else x_lens.repeat(2)
-    return estimator.prepare(prompt_x, x_lens, style, mu, edges=x_lens, start=start)
+    return estimator.prepare(prompt_x, x_lens, style, mu, edges=x_lens, start=start, lengths=lengths)
 
 
 def guided_velocity(estimator: DiT, x: Tensor, modulation: Tensor, known: Conditions, cfg_rate: float) -> Tensor:

@@ -147,3 +147,14 @@ def test_what_cannot_be_captured_is_an_error(model: S2Mel, monkeypatch: pytest.M
     monkeypatch.setattr(model.estimator, "velocity", looking)
     with pytest.raises(UnsupportedOption, match=r"a step of the flow cannot be captured.*aten\.item"):
         of("one row")(FlowGraphs(model.estimator, record), model)
+
+
+def test_a_batch_too_large_for_graphs_is_the_same(model: S2Mel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_graphs, "MAX_ROW_FRAMES", 0)
+    for is_compiled in (False, True):
+        graphs = FlowGraphs(model.estimator, record, is_compiled)
+        for case in CASES:
+            for cfg_rate in (0.7, 0.0):
+                run = partial(of(case), model=model, cfg_rate=cfg_rate)
+                assert_close(run(graphs), run(solve))
+        assert len(graphs.replays) == 0

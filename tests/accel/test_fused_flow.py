@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from indextts.accel import flow_graphs
 from indextts.accel.flow_graphs import apply_flow_graphs
 from indextts.accel.fused_flow import SOURCE, apply_fused_flow, cannot_fuse, definitions
 from indextts.accel.nvrtc import compiled
@@ -36,7 +37,9 @@ def test_the_kernels_compile_where_there_is_no_gpu(dtype: torch.dtype, capabilit
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.06)])
 @pytest.mark.parametrize("cfg_rate", [0.7, 0.0])
 @pytest.mark.parametrize("case", CASES)
-def test_fused_layers_of_a_small_flow(case: str, cfg_rate: float, dtype: torch.dtype, tolerance: float) -> None:
+def test_fused_layers_of_a_small_flow(
+    case: str, cfg_rate: float, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = s2mel(WIDE)
     expected = of(case, "cuda")(solve, model, cfg_rate=cfg_rate)
     apply_precision("s2mel", model, dtype)
@@ -48,6 +51,9 @@ def test_fused_layers_of_a_small_flow(case: str, cfg_rate: float, dtype: torch.d
     assert 0 < errors[0] < tolerance and errors[0] < 1.5 * errors[1], errors
     graphed = of(case, "cuda")(apply_flow_graphs(model), model, cfg_rate=cfg_rate)
     assert ((graphed - expected).norm() / expected.norm()).item() < 2 * errors[1]
+    monkeypatch.setattr(flow_graphs, "MAX_ROW_FRAMES", 0)
+    aligned = of(case, "cuda")(apply_flow_graphs(model), model, cfg_rate=cfg_rate)
+    assert ((aligned - expected).norm() / expected.norm()).item() < 2 * errors[1]
 
 
 @pytest.mark.gpu

@@ -184,7 +184,8 @@ __device__ void draw(
         for (int i = threadIdx.x; i < starts[beam + 1] - starts[beam]; i += THREADS) {
             const long from = (segment * BEAMS + beam) * LIST + i;
             const int place = starts[beam] + i;
-            sums[place] = passed_scores[from] + (BEAMS > 1 ? running[segment * BEAMS + beam] : 0.0f);
+            const float sum = passed_scores[from] + (BEAMS > 1 ? running[segment * BEAMS + beam] : 0.0f);
+            sums[place] = sum == sum ? sum : NOTHING;  // a NaN could not be ranked
             which[place] = beam * CODES + passed_codes[from];
             top = fmaxf(top, sums[place]);
         }

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from indextts.accel.nvrtc import Kernels
 from indextts.errors import UnsupportedOption
-from indextts.models.dit import AdaptiveNorm, Block, DiT
+from indextts.models.dit import AdaptiveNorm, Block, DiT, Keys, attend
 
 SOURCE = Path(__file__).with_name("fused_flow.cu")
 STORED = {torch.float16: 16, torch.bfloat16: 17}
@@ -75,7 +74,7 @@ class FusedBlock(Block):
         self.skip_in_linear = block.skip_in_linear
 
     def forward(
-        self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Tensor | None, rotary: Tensor,
+        self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor,
         begin: int = 0,
     ) -> Tensor:  # fmt: skip
         """See `Block.forward`."""
@@ -89,14 +88,14 @@ class FusedBlock(Block):
         self.kernels.launch("gate_by_silu", -(-eighths // THREADS), THREADS, inner, gated, eighths)
         return x + forward.w2(inner)
 
-    def _attend(self, x: Tensor, keys: Tensor | None, rotary: Tensor, begin: int) -> Tensor:
+    def _attend(self, x: Tensor, keys: Keys | None, rotary: Tensor, begin: int) -> Tensor:
         attention = self.attention
         qkv = attention.wqkv(x)
         rows, frames, width = x.shape
         eighths = rows * frames * 2 * width // 8
         self.kernels.launch("rotate", -(-eighths // THREADS), THREADS, qkv, rotary.contiguous(), frames, eighths)
         q, k, v = qkv.unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q[:, :, begin:], k, v, attn_mask=keys)
+        mixed = attend(q[:, :, begin:], k, v, keys)
         return attention.wo(mixed.transpose(1, 2).flatten(2))
 
     def _norm(self, norm: AdaptiveNorm, x: Tensor, modulation: Tensor) -> Tensor:

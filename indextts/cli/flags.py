@@ -79,7 +79,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--ds-tp-size", type=at_least_one, default=1, metavar="N",
         help="GPUs to split the language model over, by DeepSpeed (1)",
     )  # fmt: skip
-    speed.add_argument("--cuda-kernel", action="store_true", help="fused vocoder kernel (CUDA)")
+    speed.add_argument("--cuda-kernel", action="store_true", help="fused kernels for decoding, flow and vocoder (CUDA)")
     speed.add_argument(
         "--cuda-graph", type=true_or_false, nargs="?", const=True, metavar="true|false",
         help="replay steps of decoding and of the flow as CUDA graphs (true with --deepspeed on CUDA, else false)",

@@ -79,10 +79,10 @@ def decode(backend: EagerBackend, prefix: tuple[Tensor, Tensor], options: dict[s
     return generate(backend, *prefix, SamplingParams(max_mel_tokens=30, **options), generator=generator)
 
 
-def assert_equal(got: Generation, expected: Generation) -> None:
+def assert_equal(got: Generation, expected: Generation, tolerance: float = 1e-3) -> None:
     assert [codes.tolist() for codes in got.codes] == [codes.tolist() for codes in expected.codes]
     assert got.hit_limit == expected.hit_limit
-    assert got.scores == (None if expected.scores is None else pytest.approx(expected.scores, abs=1e-3))
+    assert got.scores == (None if expected.scores is None else pytest.approx(expected.scores, abs=tolerance))
 
 
 def test_linear_layers_compute_the_same_in_another_order(model: UnifiedVoice) -> None:
@@ -239,8 +239,10 @@ def is_running(pid: str) -> bool:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_two_gpus_draw_the_codes_of_one(model: UnifiedVoice, conds: Conds, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float16, 1e-2)])
+def test_two_gpus_draw_the_codes_of_one(
+    model: UnifiedVoice, conds: Conds, dtype: torch.dtype, tolerance: float
+) -> None:
     whole = copy.deepcopy(model).to("cuda", dtype)
     prefix = model.prefix(*conds, *texts())
     prefix = prefix[0].to("cuda", dtype), prefix[1].cuda()
@@ -248,7 +250,7 @@ def test_two_gpus_draw_the_codes_of_one(model: UnifiedVoice, conds: Conds, dtype
     split = TensorParallelBackend(whole, 2, load_ds_config(None))
     try:
         for options, one in zip(OPTIONS.values(), expected, strict=True):
-            assert_equal(decode(split, prefix, options), one)
+            assert_equal(decode(split, prefix, options), one, tolerance)
         split.workers.processes[0].kill()
         with pytest.raises(SynthesisError, match="process 1 of --ds-tp-size 2 has ended"):
             for _ in range(1000):

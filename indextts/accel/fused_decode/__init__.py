@@ -37,7 +37,6 @@ MAX_ROWS = 32
 TILE_ROWS = 8
 TILE_OUTPUTS = 16
 WIDE = 2 * TILE_OUTPUTS  # outputs of a block of the widest layers
-CHUNK_SLOTS = 128  # CHUNK of the source
 HEAD_SIZE = 64
 MAX_BEAMS = 8
 
@@ -89,7 +88,7 @@ class FusedDecodeStep(DecodeStep):
         config, trunk = model.config, model.gpt
         width, heads = config.model_dim, config.heads
         kernels = self.kernels(model, beams, -(-rows // TILE_ROWS))
-        chunks, input_outputs = -(-bias.shape[-1] // CHUNK_SLOTS), TILE_OUTPUTS * input_tiles(rows)
+        chunks, input_outputs = -(-bias.shape[-1] // chunk_slots(rows)), TILE_OUTPUTS * input_tiles(rows)
         full, half = (partial(torch.empty, device=codes.device, dtype=dtype) for dtype in (torch.float32, model.dtype))
         x, statistics = full(rows, width), full(rows, width // TILE_OUTPUTS, 2)
         queries, mixed, normed = (half(rows, width) for _ in range(3))
@@ -204,11 +203,17 @@ def input_tiles(rows: int) -> int:
     return 1 if rows <= TILE_ROWS else 2
 
 
+def chunk_slots(rows: int) -> int:
+    """Slots of the cache that a block attends to: many blocks for few rows, less to put together for more."""
+    return 128 if rows <= TILE_ROWS else 256
+
+
 def definitions(dtype: torch.dtype, width: int, heads: int, num_beams: int, row_tiles: int) -> dict[str, str]:
     """What the source wants to be told from outside."""
     numbers = {
         "WIDTH": width, "HEADS": heads, "BEAMS": num_beams, "ROW_TILES": row_tiles,
-        "TILES": input_tiles(TILE_ROWS * row_tiles), "STORED": STORED[dtype],
+        "TILES": input_tiles(TILE_ROWS * row_tiles), "CHUNK": chunk_slots(TILE_ROWS * row_tiles),
+        "STORED": STORED[dtype],
     }  # fmt: skip
     return {name: str(number) for name, number in numbers.items()}
 

@@ -10,13 +10,13 @@
 // of 16 columns at a time, which whoever changes the stream leaves beside it.
 //
 // Given from outside: WIDTH, HEADS, BEAMS (rows of a segment), ROW_TILES (eights of rows), TILES (sixteens of outputs of a
-// block of attention's inputs), STORED (16: float16, 17: bfloat16).
+// block of attention's inputs), CHUNK (slots of the cache that a block attends to, a multiple of 64), STORED (16: float16,
+// 17: bfloat16).
 
 #define HEAD_SIZE (WIDTH / HEADS)
 #define ROWS (8 * ROW_TILES)
 #define GROUP 16  // columns that share their statistics
 #define GROUPS (WIDTH / GROUP)
-#define CHUNK 128  // slots of the cache that a block attends to
 #define NORM_EPSILON 1e-5f
 
 typedef unsigned pair_t;  // two numbers in half precision
@@ -248,13 +248,19 @@ __device__ void linear(const stored_t* weight, int outputs, Input input, Addend 
     let_the_next_one_start();
     wait_for_the_one_in_front();
 
-    typename Input::Raw raw[EACH];
+    // All rows are asked for at once, unless that takes too many registers.
+    constexpr int AT_ONCE = sizeof(typename Input::Raw) / 4 * EACH * ROW_TILES <= 64 ? ROW_TILES : 1;
+    typename Input::Raw raw[AT_ONCE][EACH];
     float sums[OUTPUT_TILES][ROW_TILES][4] = {}, addends[OWN];
 #pragma unroll
     for (int rows = 0; rows < ROW_TILES; ++rows) {
         const int row = 8 * rows + quad;
+        if (rows % AT_ONCE == 0)
 #pragma unroll
-        for (int i = 0; i < EACH; ++i) raw[i] = input.begin(row, 32 * min(first_block + i, BLOCKS - 1) + 8 * part);
+            for (int ahead = 0; ahead < AT_ONCE; ++ahead)
+#pragma unroll
+                for (int i = 0; i < EACH; ++i)
+                    raw[ahead][i] = input.begin(row + 8 * ahead, 32 * min(first_block + i, BLOCKS - 1) + 8 * part);
         if (rows == 0) {
 #pragma unroll
             for (int own = 0; own < OWN; ++own) {
@@ -266,7 +272,7 @@ __device__ void linear(const stored_t* weight, int outputs, Input input, Addend 
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             if (EACH * WARPS > BLOCKS && first_block + i >= BLOCKS) break;
-            const Eight x = input.finish(raw[i], row, 32 * (first_block + i) + 8 * part);
+            const Eight x = input.finish(raw[rows % AT_ONCE][i], row, 32 * (first_block + i) + 8 * part);
 #pragma unroll
             for (int tile = 0; tile < OUTPUT_TILES; ++tile) {
                 const pair_t *a = weights[i][tile][0].pairs, *b = weights[i][tile][1].pairs;

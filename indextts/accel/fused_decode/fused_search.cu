@@ -54,13 +54,15 @@ __device__ int count_in_front(int count, int& total) {
     return in_front;
 }
 
-__device__ int count_over_block(int count) {
-    __shared__ int parts[WARPS];
-    count = __reduce_add_sync(~0u, count);
+__device__ uint2 count_over_block(unsigned first, unsigned second) {
+    __shared__ uint2 parts[WARPS];
+    first = __reduce_add_sync(~0u, first);
+    second = __reduce_add_sync(~0u, second);
     __syncthreads();
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = count;
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = make_uint2(first, second);
     __syncthreads();
-    return __reduce_add_sync(~0u, parts[threadIdx.x % 32]);
+    const uint2 part = parts[threadIdx.x % 32];
+    return make_uint2(__reduce_add_sync(~0u, part.x), __reduce_add_sync(~0u, part.y));
 }
 
 // A number that grows with the value.
@@ -73,7 +75,7 @@ __device__ unsigned key_of(float value) {
 // there are, and whether the row has logits that are not finite.
 extern "C" __global__ void __launch_bounds__(THREADS) filter_row(
     const float* logits, const bool* seen, float* passed_scores, int* passed_codes, int* passed, int* undefined,
-    float penalty, float temperature, int top_k, float top_p, int at_least, int banned
+    float penalty, float temperature, unsigned top_k, float top_p, int at_least, int banned
 ) {
     __shared__ float scores[LIST], masses[LIST];
     __shared__ int codes[LIST];
@@ -114,12 +116,22 @@ extern "C" __global__ void __launch_bounds__(THREADS) filter_row(
     }
     // The largest key that at least top_k values reach is that of the last of the best.
     unsigned threshold = 0;
-    for (int bit = 31; bit >= 0; --bit) {
-        const unsigned higher = threshold | 1u << bit;
-        int reach = 0;
-    #pragma unroll
-    for (int i = 0; i < EACH; ++i) reach += key_of(values[i]) >= higher;
-        if (count_over_block(reach) >= top_k) threshold = higher;
+    for (int shift = 30; shift >= 0; shift -= 2) {
+        // Two bits a round. Counts are below 2^15, so that two of them fit a number.
+        unsigned first_two = 0, third = 0;
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            const unsigned key = key_of(values[i]);
+            first_two += (key >= (threshold | 1u << shift)) + ((unsigned)(key >= (threshold | 2u << shift)) << 16);
+            third += key >= (threshold | 3u << shift);
+        }
+        const uint2 reach = count_over_block(first_two, third);
+        if (reach.y >= top_k)
+            threshold |= 3u << shift;
+        else if (reach.x >> 16 >= top_k)
+            threshold |= 2u << shift;
+        else if ((reach.x & 0xffff) >= top_k)
+            threshold |= 1u << shift;
     }
     int own = 0, total;
 #pragma unroll

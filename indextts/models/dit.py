@@ -99,6 +99,11 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     return torch.addcmul(x * cosines, swapped, sines).to(x.dtype)
 
 
+def last(x: Tensor, wanted: Tensor) -> Tensor:
+    """As many of the last frames of ``x [..., F, C]`` as ``wanted [2, W, head_dim]`` has."""
+    return x[..., x.shape[-2] - wanted.shape[1] :, :]
+
+
 @dataclass(frozen=True)
 class Keys:
     """Which frames are attended to, where rows differ in length.
@@ -134,11 +139,11 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, keys: Keys | None, rotary: Tensor, begin: int = 0) -> Tensor:
-        """``x [B, F, C]`` -> ``[B, F - begin, C]``: frames before ``begin`` are attended to, but do not attend."""
+    def forward(self, x: Tensor, keys: Keys | None, rotary: Tensor, wanted: Tensor) -> Tensor:
+        """``x [B, F, C]`` -> ``[B, W, C]``: frames before the ``wanted`` ones are attended to, but do not attend."""
         qkv = self.wqkv(x.to(self.wqkv.weight.dtype)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(qkv[:2], rotary)
-        mixed = attend(q[:, :, begin:], k, qkv[2], keys)
+        mixed = attend(last(q, wanted), k, qkv[2], keys)
         return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
@@ -170,12 +175,16 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor,
-        begin: int = 0,
+        wanted: Tensor,
     ) -> Tensor:  # fmt: skip
-        """``x [B, F, C]`` -> ``[B, F - begin, C]``, the frames from ``begin`` on. ``modulations`` are of both norms."""
+        """``x [B, F, C]`` -> ``[B, W, C]``, its last frames.
+
+        ``modulations`` are of both norms. ``wanted`` is ``rotary`` for its last W frames. It tells W by a shape: with a
+        number, the compiler's cache (torch 2.11) takes what was compiled for all frames for what is for some.
+        """
         if self.skip_in_linear is not None and skip is not None:
             x = self.skip_in_linear(torch.cat([x, skip], dim=-1).to(self.skip_in_linear.weight.dtype))
-        x = x[:, begin:] + self.attention(self.attention_norm(x, modulations[0]), keys, rotary, begin)
+        x = last(x, wanted) + self.attention(self.attention_norm(x, modulations[0]), keys, rotary, wanted)
         return x + self.feed_forward(self.ffn_norm(x, modulations[1]))
 
 
@@ -212,11 +221,11 @@ class Transformer(nn.Module):
         Returns:
             ``[B, F - begin, C]``.
         """
-        half, last = len(self.layers) // 2, len(self.layers) - 1
+        half, final = len(self.layers) // 2, len(self.layers) - 1
         stack: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             skip = stack.pop() if i > half else None
-            x = layer(x, skip, modulations[2 * i : 2 * i + 2], keys, rotary, begin if i == last else 0)
+            x = layer(x, skip, modulations[2 * i : 2 * i + 2], keys, rotary, rotary[:, begin if i == final else 0 :])
             if i < half:
                 stack.append(x)
         return self.norm(x, modulations[-1])

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch._inductor.utils import fresh_cache
 
 from indextts.accel import accelerate
 from indextts.accel.compile import apply_compile
 from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.errors import UnsupportedOption
+from indextts.models.dit import Keys, rotary_angles
 from indextts.models.flow_matching import solve
 from indextts.models.s2mel import S2Mel
 from tests.accel.test_flow_graphs import CASES, assert_close, of
@@ -31,6 +34,30 @@ def test_compiled_layers_equal_plain_ones() -> None:
     for case in CASES:
         assert_close(of(case)(solve, model), expected[case])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")
+def test_speech_that_begins_elsewhere_is_told_apart() -> None:
+    """The compiler's cache took what was compiled for all frames for what is compiled for the last ones."""
+    torch.manual_seed(0)
+    estimator = S2Mel(CONFIG).eval().requires_grad_(False).estimator
+    transformer, frames = estimator.transformer, (40, 64, 48, 56)
+    inputs = [torch.randn(2, count, 16) for count in frames]
+    keys = [Keys(torch.zeros(2, 1, 1, count)) for count in frames]
+    norms = torch.randn(1, 1, 9 * 32).split(32, dim=-1)
+    cases = list(zip(inputs, keys, (0, 26, 0, 13), strict=True))
+
+    def run(x: Tensor, keys: Keys, begin: int) -> Tensor:
+        with torch.inference_mode():
+            return transformer(x, norms, keys, rotary_angles(x.shape[1], 8, x.device), begin)
+
+    expected = [run(*case) for case in cases]
+    apply_compile(estimator)
+    torch._dynamo.reset()
+    with fresh_cache():
+        for case, plain in zip(cases, expected, strict=True):
+            assert_close(run(*case), plain)
 
 
 def test_where_nothing_can_be_compiled_the_report_says_why(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from indextts.accel.nvrtc import Kernels
 from indextts.errors import UnsupportedOption
-from indextts.models.dit import AdaptiveNorm, Block, DiT, Keys, attend
+from indextts.models.dit import AdaptiveNorm, Block, DiT, Keys, attend, last
 
 SOURCE = Path(__file__).with_name("fused_flow.cu")
 STORED = {torch.float16: 16, torch.bfloat16: 17}
@@ -75,27 +75,27 @@ class FusedBlock(Block):
 
     def forward(
         self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor,
-        begin: int = 0,
+        wanted: Tensor,
     ) -> Tensor:  # fmt: skip
         """See `Block.forward`."""
         if self.skip_in_linear is not None and skip is not None:
             x = self.skip_in_linear(torch.cat([x, skip], dim=-1).to(self.skip_in_linear.weight.dtype))
-        attended = self._attend(self._norm(self.attention_norm, x, modulations[0]), keys, rotary, begin)
-        x, normed = self._add_norm(self.ffn_norm, x[:, begin:], attended, modulations[1])
+        attended = self._attend(self._norm(self.attention_norm, x, modulations[0]), keys, rotary, wanted)
+        x, normed = self._add_norm(self.ffn_norm, last(x, wanted), attended, modulations[1])
         forward = self.feed_forward
         inner, gated = forward.w1(normed), forward.w3(normed)
         eighths = inner.numel() // 8
         self.kernels.launch("gate_by_silu", -(-eighths // THREADS), THREADS, inner, gated, eighths)
         return x + forward.w2(inner)
 
-    def _attend(self, x: Tensor, keys: Keys | None, rotary: Tensor, begin: int) -> Tensor:
+    def _attend(self, x: Tensor, keys: Keys | None, rotary: Tensor, wanted: Tensor) -> Tensor:
         attention = self.attention
         qkv = attention.wqkv(x)
         rows, frames, width = x.shape
         eighths = rows * frames * 2 * width // 8
         self.kernels.launch("rotate", -(-eighths // THREADS), THREADS, qkv, rotary.contiguous(), frames, eighths)
         q, k, v = qkv.unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = attend(q[:, :, begin:], k, v, keys)
+        mixed = attend(last(q, wanted), k, v, keys)
         return attention.wo(mixed.transpose(1, 2).flatten(2))
 
     def _norm(self, norm: AdaptiveNorm, x: Tensor, modulation: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from indextts.types import AccelerationEntry, AccelerationReport
 logger = logging.getLogger(__name__)
 
 NEEDS_CUDA = "needs a CUDA device"
-NOT_YET = "not part of this version"
 SPLITTING = ("cuda", "cpu")
 """The kinds of devices over which a model can be split."""
 
@@ -108,9 +107,8 @@ def accelerate(models: Models, config: EngineConfig) -> tuple[DecodeBackend, Acc
         entries.append(AccelerationEntry("cuda-kernel", "on", kernels.running))
     if config.compile:
         entries.append(_compile(models))
-    missing = NOT_YET if on_cuda else NEEDS_CUDA
     for option, asked, reason in (
-        ("cuda-kernel", config.cuda_kernel and not fused, missing),
+        ("cuda-kernel", config.cuda_kernel and not fused, NEEDS_CUDA),
         ("cuda-graph", config.cuda_graph and not graphed, NO_SPLIT_GRAPHS if tp_size > 1 else NEEDS_CUDA),
         ("cpu-offload", config.cpu_offload and not offloads, NEEDS_CUDA),
         ("ds-tp-size", config.ds_tp_size > tp_size, NO_SPLIT),

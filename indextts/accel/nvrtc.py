@@ -81,7 +81,11 @@ def compiled(source: Path, definitions: Mapping[str, str], capability: tuple[int
     from cuda.bindings import nvrtc  # pyright: ignore[reportAttributeAccessIssue]
 
     options = ["--gpu-architecture=sm_{}{}".format(*capability), *(f"-D{k}={v}" for k, v in definitions.items())]
-    program = _checked(nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], []))
+    headers = sorted(Path(__file__).parent.glob("*.cuh"))
+    names, contents = [header.name.encode() for header in headers], [header.read_bytes() for header in headers]
+    program = _checked(
+        nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), len(headers), contents, names)
+    )
     try:
         _checked(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
     except RuntimeError as error:

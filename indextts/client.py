@@ -54,8 +54,10 @@ class Client:
         """
         self.address = address.rstrip("/").removesuffix("/v1")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        # A connection that is kept may be closed by the server just as the next request is sent.
+        limits = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(
-            base_url=self.address, headers=headers, timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+            base_url=self.address, headers=headers, timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S), limits=limits
         )
 
     def __enter__(self) -> Client:

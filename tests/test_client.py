@@ -197,3 +197,9 @@ def test_nobody_there() -> None:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
     with Client(address) as client, pytest.raises(ServerError, match=f"no answer from a server at {address}"):
         client.check()
+
+
+def test_no_connection_is_kept_for_the_server_to_close(api: Running, client: Client) -> None:
+    for _ in range(2):
+        client.synthesize(BODY)
+        assert not client._http._transport._pool.connections  # type: ignore[attr-defined]

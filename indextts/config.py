@@ -44,6 +44,7 @@ class GPTConfig:
     start_text_token: int = 0
     stop_text_token: int = 1
     condition_num_latent: int = 32
+    length_hints: bool = False  # whether the weights have learnt to speak in a given number of codes
     cond_input_dim: int = 1024
     emo_perceiver_dim: int = 1024
     condition_module: ConformerConfig = field(default_factory=ConformerConfig)

@@ -29,6 +29,8 @@ MAX_RECORDING_BYTES = 200 * 2**20
 """A quarter of an hour of the heaviest studio format; of a prompt, only the first seconds are listened to."""
 
 MAX_INTERVAL_SILENCE_MS = 60_000
+DURATION_FACTORS = (0.5, 2.0)
+MAX_DURATION_S = 36_000
 
 
 def read_recording(path: str | Path) -> bytes:
@@ -166,6 +168,9 @@ class SynthesisRequest:
             segment sounds when it is finished.
         glossary: Readings for this request; they go before those of the model folder's own glossary.
         numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
+        duration_factor: How many times as long as the model would take, 0.5 (fast) to 2 (slow).
+        duration_s: How long all of it shall last, silences included; None leaves that to the model. Goes without
+            ``duration_factor``.
     """
 
     text: str
@@ -180,8 +185,17 @@ class SynthesisRequest:
     seed: int | None = None
     glossary: Glossary = NO_TERMS
     numbers_language: str = "zh"
+    duration_factor: float = 1.0
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
+        low, high = DURATION_FACTORS
+        if not low <= self.duration_factor <= high:
+            raise ConfigError(f"duration_factor must be from {low} to {high}, not {self.duration_factor}")
+        if self.duration_s is not None and not 0 < self.duration_s <= MAX_DURATION_S:
+            raise ConfigError(f"duration_s must be above 0 and at most {MAX_DURATION_S:,}, not {self.duration_s}")
+        if self.duration_s is not None and self.duration_factor != 1.0:
+            raise ConfigError("give duration_s or duration_factor, not both")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.chunks is not None and (self.batch_size or 1) > 1:
@@ -243,6 +257,7 @@ class SpeechCodes:
     latent: torch.Tensor  # [M, model_dim]
     reached_limit: bool  # stopped by max_mel_tokens and not by itself
     complete: bool = True
+    frames: int | None = None  # mel frames that it becomes; None: those of its codes
 
 
 @dataclass(frozen=True)

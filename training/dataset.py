@@ -24,6 +24,11 @@ SAMPLE_RATE_HZ = 22050
 PHONE_FRAME_S = 0.025
 """Length of the frames in which the shards count the durations of phones."""
 
+# Ids of the teacher's symbols that are no sounds of their own.
+SILENT = (0, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15)  # the edges, and ; : , . ! ? — … " ( ) “ ”
+WITH_NEXT = (156, 157)  # marks of stress, which stand before their vowel
+WITH_LAST = (16, 158, 169, 171, 172, 173)  # the space, the mark of length, and the tones
+
 Indices = Tensor | np.ndarray | Sequence[int]
 Split = Literal["train", "heldout"]
 
@@ -90,7 +95,8 @@ class SpeechData:
         pcm = np.fromfile(mark.with_suffix(".pcm"), "<i2")
         ends = rows["offset"] + rows["length"]
         phones = [slice(*rows["phone_offset"][i : i + 2]) for i in keep]
-        tracks = [np.repeat(rows["phone_ids"][p], rows["phone_frames"][p]) for p in phones]
+        heard = sounds(rows["phone_ids"])
+        tracks = [np.repeat(heard[p], rows["phone_frames"][p]) for p in phones]
         symbols = [np.repeat(np.arange(p.stop - p.start), rows["phone_frames"][p]) for p in phones]
         lengths, track_lengths = rows["length"][keep], np.array([len(t) for t in tracks], np.int64)
         self._append("_offset", self._pcm.size + np.cumsum(lengths) - lengths)
@@ -157,7 +163,7 @@ class SpeechData:
         num_frames: int | None = None,
         start_samples: Indices | int | None = None,
     ) -> Tensor:
-        """Teacher symbol spoken at the centre of each frame, int64 ``[B, T]``; 0 is padding and silence.
+        """Sound (``sounds``) at the centre of each frame, int64 ``[B, T]``; 0 is padding and silence.
 
         Args:
             indices: Utterances, ``[B]``.
@@ -237,6 +243,20 @@ class SpeechData:
             if found >= n:
                 return torch.cat(prompts)[:n], torch.cat(targets)[:n]
         raise ValueError(f"too few voices with two different sentences in {self.root}")
+
+
+def sounds(ids: np.ndarray) -> np.ndarray:
+    """What is heard while each symbol ``[S]`` of utterances in a row lasts, as the id of a symbol.
+
+    The teacher gives time to marks of stress, tones and spaces too. That time belongs to the sound beside them, and
+    nobody could tell such frames from it; all punctuation is the same silence. Utterances begin and end with 0.
+    """
+    heard = np.where(np.isin(ids, SILENT), 0, ids)
+    while (marks := np.isin(heard, WITH_NEXT)).any():
+        heard = np.where(marks, np.append(heard[1:], 0), heard)
+    while (marks := np.isin(heard, WITH_LAST)).any():
+        heard = np.where(marks, np.append(0, heard[:-1]), heard)
+    return heard
 
 
 class _Growing:

@@ -1,11 +1,18 @@
 """Measures a voice model: does it say the words, in the voice of the prompt, and does it sound natural?
 
     python -m training.evaluate --sentences 40 --voices 8 --workers 2 --out OUT
+    python -m training.evaluate --language zh --sentences 100 --out OUT
+    python -m training.evaluate --what emotions --sentences 20 --out OUT
 
 Sentences and voices that had no part in training go through the public engine; the judges of
 ``training/judges.py`` listen to the result. ``OUT`` gets the recordings, ``report.md``, ``report.json`` and the worst
 cases in ``worst/``. ``--audio DIR`` judges recordings that exist: a folder with ``clips.json``, a list of
 ``{"file", "text", "voice"}``, such as an earlier ``OUT`` or the prompts themselves.
+
+``--what`` chooses what is compared (``training/trials.py``): ``words``; ``emotions`` against calm and ``intensity`` by
+weight; ``transfer`` of the manner of a recording; ``long``, a minute in one go; ``rough``, prompts from bad microphones
+and rooms; ``duration``, wanted lengths. With ``--prompts`` of fifty voices the share that is nearest to its own is that
+of fifty (``training/make_prompts.py`` makes them).
 """
 
 from __future__ import annotations
@@ -16,44 +23,25 @@ import multiprocessing
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from indextts.resources import EVAL_SENTENCES
+from indextts.emotion import EMOTIONS
+from indextts.types import Emotion, FromAudio, FromVector, FromVoice, SynthesisRequest, VoicePrompt
 from training import report
+from training.clips import Clip, read_clips, write_clips
+from training.findings import FINDINGS
 from training.report import Verdict
+from training.trials import HERE, TRIALS
 
-HERE = Path(__file__).resolve().parent
-CLIPS = "clips.json"
 WORST = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording to be judged. ``voice`` is the prompt it should sound like, or empty."""
-
-    file: str
-    text: str
-    voice: str = ""
-    synthesis_s: float = 0.0
-    seed: int = 0
-    warnings: tuple[str, ...] = field(default_factory=tuple)
-
-
-def read_clips(folder: Path) -> list[Clip]:
-    return [Clip(**row) for row in json.loads((folder / CLIPS).read_text(encoding="utf-8"))]
-
-
-def write_clips(folder: Path, clips: list[Clip]) -> None:
-    rows = [asdict(clip) for clip in clips]
-    (folder / CLIPS).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------- synthesis
@@ -74,25 +62,24 @@ class Speaker:
 
     def __call__(self, clip: Clip) -> Clip:
         from indextts.encoding import write_wav
-        from indextts.types import SynthesisRequest, VoicePrompt
 
         prompts = {c.voice: self.prompts / c.file for c in read_clips(self.prompts)}
-        voice = VoicePrompt.from_path(prompts[clip.voice])
-        result = self.engine.synthesize(SynthesisRequest(clip.text, voice, seed=clip.seed))
+        voice = VoicePrompt.from_path(clip.prompt or prompts[clip.voice])
+        request = SynthesisRequest(
+            clip.text, voice, emotion_of(clip), seed=clip.seed, duration_factor=clip.duration_factor
+        )
+        result = self.engine.synthesize(request)
         write_wav(self.out / clip.file, result.samples, result.sample_rate_hz)
-        return Clip(clip.file, clip.text, clip.voice, result.timings.total_s, clip.seed, result.warnings)
+        return replace(clip, synthesis_s=result.timings.total_s, warnings=result.warnings)
 
 
-def plan(options: argparse.Namespace) -> list[Clip]:
-    """Which sentence is said in which voice: the voices take turns, or each says all with ``--cross``."""
-    lines = options.sentences_file.read_text(encoding="utf-8").splitlines()
-    sentences = [line.strip() for line in lines if line.strip()][: options.sentences]
-    voices = [clip.voice for clip in read_clips(options.prompts)][: options.voices]
-    if options.cross:
-        pairs = [(i, voice) for i in range(len(sentences)) for voice in voices]
-    else:
-        pairs = [(i, voices[i % len(voices)]) for i in range(len(sentences))]
-    return [Clip(f"{i:03d}_{voice}.wav", sentences[i], voice, seed=options.seed + i) for i, voice in pairs]
+def emotion_of(clip: Clip) -> Emotion:
+    """How a clip is to be said."""
+    if not clip.emotion:
+        return FromVoice()
+    if clip.emotion not in EMOTIONS:
+        return FromAudio(VoicePrompt.from_path(clip.emotion), clip.weight)
+    return FromVector(tuple(clip.weight * (name == clip.emotion) for name in EMOTIONS))
 
 
 # ------------------------------------------------------------------------------------------------- judgement
@@ -105,7 +92,8 @@ class Jury:
         from training import judges
 
         folder, self.read = options.judges, judges.read
-        self.words, self.naturalness = judges.Words(folder, threads=1), judges.Naturalness()
+        self.folder_of_judges, self.judges, self.words = folder, judges, {}
+        self.naturalness = judges.Naturalness()
         self.voices = [judges.VoiceCAMPPlus(folder), judges.VoiceGE2E()]
         self.folder: Path = options.audio or options.out
         prompts = read_clips(options.prompts)
@@ -116,8 +104,9 @@ class Jury:
     def __call__(self, clip: Clip) -> Verdict:
         wave = self.read(self.folder / clip.file)
         sound = report.measure(wave)
-        heard = self.words.transcribe(wave) if sound.duration_s > 0.1 else ""
-        errors, words = self.words.errors(clip.text, heard)
+        words = self.recogniser(clip.language)
+        heard = words.transcribe(wave) if sound.duration_s > 0.1 else ""
+        said = words.compare(clip.text, heard)
         own: dict[str, float] = {}
         others: dict[str, float] = {}
         best: dict[str, bool] = {}
@@ -133,8 +122,8 @@ class Jury:
             text=clip.text,
             voice=clip.voice,
             heard=heard,
-            word_errors=errors,
-            words=words,
+            word_errors=said.errors,
+            words=said.words,
             mos=self.naturalness.score(wave) if sound.duration_s > 0.1 else 1.0,
             cosine_own=own,
             cosine_others=others,
@@ -142,7 +131,15 @@ class Jury:
             synthesis_s=clip.synthesis_s,
             cut_off=bool(clip.warnings),
             sound=sound,
+            case=clip.case,
+            longest_skip=said.longest_skip,
+            longest_addition=said.longest_addition,
         )
+
+    def recogniser(self, language: str):
+        if language not in self.words:
+            self.words[language] = self.judges.Words(self.folder_of_judges, language, threads=1)
+        return self.words[language]
 
 
 # ---------------------------------------------------------------------------------------------------- workers
@@ -180,7 +177,7 @@ def spread(
 
 def synthesise(options: argparse.Namespace) -> list[Clip]:
     clips = []
-    planned = plan(options)
+    planned = TRIALS[options.what](options)
     for clip in spread(Speaker, options, planned):
         clips.append(clip)
         print(f"[{len(clips)}/{len(planned)}] {clip.synthesis_s:.1f} s  {clip.voice}: {clip.text}", flush=True)
@@ -199,6 +196,8 @@ def judge(options: argparse.Namespace, clips: list[Clip]) -> list[Verdict]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=TRIALS, default="words", help="what is compared")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of the sentences")
     parser.add_argument("--sentences", type=int, default=40, help="how many of the sentences")
     parser.add_argument("--voices", type=int, default=8, help="how many of the prompts")
     parser.add_argument("--cross", action="store_true", help="every sentence in every voice")
@@ -209,7 +208,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=None, help="config.yaml; default: that of --model-dir")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--sentences-file", type=Path, default=EVAL_SENTENCES)
+    parser.add_argument("--sentences-file", type=Path, default=None, help="default: those of the language")
+    parser.add_argument("--styles", type=Path, default=None, help="recordings of the eight manners, for transfer")
     parser.add_argument("--prompts", type=Path, default=HERE / "prompts", help="folder with clips.json")
     parser.add_argument("--judges", type=Path, default=None, help="folder with weights of the judges")
     return parser.parse_args()
@@ -227,7 +227,9 @@ def main() -> None:
     rows = [asdict(verdict) for verdict in verdicts]
     text = json.dumps({"summary": summary, "clips": rows}, indent=1, ensure_ascii=False)
     (options.out / "report.json").write_text(text + "\n", encoding="utf-8")
-    table = report.markdown(summary, verdicts)
+    found = FINDINGS.get(options.what)
+    table = "\n".join([f"# {options.what}", "", *found(verdicts), "", ""]) if found else ""
+    table += report.markdown(summary, verdicts)
     (options.out / "report.md").write_text(table, encoding="utf-8")
     worst = options.out / "worst"
     shutil.rmtree(worst, ignore_errors=True)

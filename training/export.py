@@ -1,6 +1,10 @@
 """Trained weights to the files of ``checkpoints/nano``: the official layout in safetensors, int8 rows or half floats.
 
     python -m training.export --runs RUNS --out checkpoints/nano
+    python -m training.export --runs RUNS --out SNAPSHOT --unfinished --use s2mel=s2mel_codes
+
+The second form saves what there is in the middle of a run: networks that are still learning are taken from their last
+checkpoint, and another stage of one may stand in for it.
 
 Large matrices are stored as int8 with one scale a row (``indextts.checkpoints.read_tensors`` expands them); everything
 else is stored in half precision.
@@ -9,6 +13,7 @@ else is stored in half precision.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,6 +33,15 @@ FILES = {
     "feat2": "feat2.safetensors",
 }
 MIN_INT8_VALUES = 4096
+# trained file -> part of its checkpoint and prefix of the names there
+CHECKPOINTS = {
+    "semantic_encoder": ("encoder", ""),
+    "semantic_codec": ("codec", ""),
+    "gpt": ("best", "model."),
+    "s2mel_codes": ("averaged", ""),
+    "s2mel_latents": ("averaged", ""),
+    "s2mel": ("averaged", ""),
+}
 
 
 def to_int8_rows(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,25 +63,45 @@ def compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.contiguous().cpu() for key, value in stored.items()}
 
 
-def export(runs: Path, out: Path) -> dict[str, int]:
-    """Write every file whose trained weights exist in ``runs``; returns their sizes in bytes by name."""
+def trained(runs: Path, name: str, unfinished: bool) -> dict[str, Tensor] | None:
+    """The weights of a network in ``runs``, if need be from its checkpoint; None where there are none."""
+    source, checkpoint = runs / f"{name}.safetensors", runs / f"{name}.pt"
+    if source.is_file():
+        return load_file(source)
+    if not (unfinished and name in CHECKPOINTS and checkpoint.is_file()):
+        return None
+    part, prefix = CHECKPOINTS[name]
+    tensors = torch.load(checkpoint, map_location="cpu", weights_only=True)["parts"][part]
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def export(runs: Path, out: Path, use: Mapping[str, str] | None = None, unfinished: bool = False) -> dict[str, int]:
+    """Write every file whose trained weights exist in ``runs``; returns their sizes in bytes by name.
+
+    Args:
+        use: For a network the name of the one whose weights are taken for it.
+        unfinished: Also take weights from checkpoints.
+    """
     sizes = {}
     for name, target in FILES.items():
-        source = runs / f"{name}.safetensors"
-        if source.is_file():
+        tensors = trained(runs, (use or {}).get(name, name), unfinished)
+        if tensors is not None:
             path = out / target
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(compact(load_file(source)), path)
+            save_file(compact(tensors), path)
             sizes[target] = path.stat().st_size
     return sizes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--use", nargs="*", default=[], help="weights that stand in, such as s2mel=s2mel_latents")
+    parser.add_argument("--unfinished", action="store_true", help="also take weights from checkpoints")
     arguments = parser.parse_args()
-    sizes = export(arguments.runs, arguments.out)
+    use = dict(value.split("=", 1) for value in arguments.use)
+    sizes = export(arguments.runs, arguments.out, use, arguments.unfinished)
     for name, size in sizes.items():
         print(f"{size / 1e6:8.2f} MB  {name}")
     missing = sorted(set(FILES.values()) - set(sizes))

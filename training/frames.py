@@ -30,7 +30,7 @@ MIN_SAMPLES = 1600  # at 16 kHz: shorter rows are padded up to a tenth of a seco
 class FrameLabels(NamedTuple):
     """What is known of the frames of a batch, each ``[B, T]``."""
 
-    phones: Tensor  # teacher symbols
+    phones: Tensor  # sounds, by their symbol of the teacher
     log_f0: Tensor  # octaves above the mean of the voice; meaningless where unvoiced
     voiced: Tensor  # bool
     energy: Tensor  # in units of ENERGY_UNIT_DB, relative to the mean of the crop

@@ -35,10 +35,10 @@ HELDOUT_UTTERANCES = 14
 ROUND_UTTERANCES = 4
 STOCK_REPEATS = 3
 """A stock voice reads this many times as much as a sampled one."""
-MANDARIN_SHARE = 0.15
+MANDARIN_SHARE = 0.33
 KIND_WEIGHTS = {
     "en": {"example": 0.42, "definition": 0.20, "joined": 0.27, "template": 0.07, "word": 0.04},
-    "zh": {"hsk": 0.55, "joined": 0.37, "template": 0.08},
+    "zh": {"hsk": 0.38, "joined": 0.32, "template": 0.12, "mixed": 0.10, "word": 0.08},
 }
 LEVEL_DB = -22.0
 """Level of the spoken frames of a neutral utterance, root mean square against full scale."""

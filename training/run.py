@@ -75,17 +75,31 @@ STEPS = (
         0,
         0.43,
     ),
-    Step("s2mel", train("s2mel", "--stage", "latents"), "s2mel.safetensors", ("s2mel_codes", "gpt"), 0, 0.17),
-    Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "styles"), 1),
+    Step(
+        "s2mel_latents",
+        train("s2mel", "--stage", "latents"),
+        "s2mel_latents.safetensors",
+        ("s2mel_codes", "gpt", "semantics", "styles"),
+        0,
+        0.17,
+    ),
+    Step("s2mel", ("training.distil_s2mel", "--resume"), "s2mel.safetensors", ("s2mel_latents",), 0, 0.06),
+    Step("emotion_matrix", ("training.make_emotion_matrix",), "feat2.safetensors", ("gpt", "semantics", "styles"), 1),
 )
 
 
 def settings(values: list[str]) -> dict[str, str]:
     """``["step=value", ...]`` by step; a step that does not exist ends the program."""
     given = dict(value.split("=", 1) for value in values)
-    if unknown := sorted(set(given) - {step.name for step in STEPS}):
-        sys.exit(f"no such step: {', '.join(unknown)}; there are {', '.join(step.name for step in STEPS)}")
+    known(list(given))
     return given
+
+
+def known(names: list[str]) -> list[str]:
+    """The names of steps; one that does not exist ends the program."""
+    if unknown := sorted(set(names) - {step.name for step in STEPS}):
+        sys.exit(f"no such step: {', '.join(unknown)}; there are {', '.join(step.name for step in STEPS)}")
+    return names
 
 
 class Run:
@@ -100,6 +114,7 @@ class Run:
         self.log_file = (self.runs / "run.log").open("a", buffering=1)
         self.begin = self.last_report = time.time()
         self.running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        self.wanted = known(arguments.only) or [step.name for step in STEPS]
         self.finished = {step.name for step in STEPS if (self.runs / step.result).exists()}
         self.failures: dict[str, int] = {}
 
@@ -125,7 +140,7 @@ class Run:
         self.start("generate", command, a.gpus)
 
     def start_step(self, step: Step) -> None:
-        command = (*step.command, "--data", str(self.data), "--out", str(self.runs))
+        command = (*step.command, "--data", str(self.data), "--out", str(self.runs), "--config", self.arguments.config)
         if step.name in self.init:
             command += ("--init", self.init[step.name])
         if step.name in self.failures:
@@ -181,12 +196,14 @@ class Run:
             have, busy = self.available(), set(self.running) | self.finished
             for step in STEPS:
                 hopeless = self.failures.get(step.name, 0) >= ATTEMPTS
-                if step.name not in busy and not hopeless and have.issuperset(step.needs):
+                if step.name not in self.wanted or step.name in busy or hopeless:
+                    continue
+                if have.issuperset(step.needs):
                     self.start_step(step)
             if not self.running:
                 break
             time.sleep(1)
-        rest = [step.name for step in STEPS if step.name not in self.finished]
+        rest = [name for name in self.wanted if name not in self.finished]
         self.log(f"not done: {', '.join(rest)}" if rest else "all steps done")
         return len(rest)
 
@@ -201,6 +218,8 @@ def main() -> None:
     parser.add_argument("--shares", nargs="*", default=[], help="other parts of the minutes, such as gpt=0.6")
     parser.add_argument("--place", nargs="*", default=[], help="other places, such as s2mel_codes=1 for the second GPU")
     parser.add_argument("--init", nargs="*", default=[], help="weights to go on from, such as s2mel_codes=FILE")
+    parser.add_argument("--only", nargs="*", default=[], help="steps to do, where the others are for another day")
+    parser.add_argument("--config", default="checkpoints/nano/config.yaml", help="sizes of the networks")
     parser.add_argument("--hours", type=float, default=24, help="of speech at most")
     parser.add_argument("--generation-minutes", type=float, default=2.5, help="0: use the speech that is there")
     parser.add_argument("--first-shards", type=int, default=20, help="shards of speech to start training on")

@@ -145,7 +145,68 @@ MANDARIN = """
 百分之{percent}的人同意。
 我住在{room}房间。
 太好了！我们赢了{n}分！
+会议改到{year}年{m}月{d}日下午{h}点。
+这件衣服{dollars}.{cents}元，打{digit}折。
+价格涨了{percent}.{digit}%，真贵！
+请拨打电话{room}{hundred}{mm}{percent}。
+第{n}章在第{room}页。
+飞机{h}:{mm}起飞，别迟到。
+{zh_place}离{zh_place2}有{hundred}公里。
+我{zh_day}要去{zh_place}出差。
+{zh_name}买了{n}个{zh_thing}。
+{zh_name}和{zh_name2}在{zh_place}见面。
+{zh_name}，你的{zh_thing}在哪儿？
+你为什么不喜欢{zh_thing}？
+我觉得这个{zh_thing}又好又便宜。
+{zh_day}的天气怎么样？会下雨吗？
+真没想到，{zh_name}居然去了{zh_place}！
+要是{zh_day}有空，我们一起去{zh_place}吧。
+他一边{zh_verb}，一边{zh_verb2}。
+别{zh_verb}了，快来{zh_verb2}！
+{zh_name}对我说：“请你{zh_verb}。”
+先{zh_verb}，再{zh_verb2}，最后休息。
+我有{zh_thing}、{zh_thing2}和{zh_thing3}。
+这个{zh_thing}是谁的？是{zh_name}的吗？
 """.strip().splitlines()
+
+MIXED = """
+我今天用{brand}给{first}发了一封email。
+{first}住在{place}，{zh_name}住在{zh_place}。
+这个{zh_thing}真的很cool。
+我们{zh_day}去{place}开会。
+请打开{brand}，然后点OK。
+{first}说他很{feeling}。
+你听说过{brand}吗？
+他的英文名字叫{first} {last}。
+这台{gadget}多少钱？{dollars}块。
+{zh_name}在学{subject}，已经学了{n}天。
+我的{gadget}坏了，能借我用一下吗？
+我想吃{food}，你呢？
+{first}，你好！欢迎来到{zh_place}。
+老板让我把PPT发给{first}。
+这是{brand}的新产品，{zh_name}非常喜欢。
+周末一起去看{first}的live，怎么样？
+她是一个{job}，在{place}工作了{n}年。
+NBA的比赛{h}点开始。
+Hi {first}，我是{zh_name}。
+OK，没问题，{zh_day}见！
+I told {first} that 你好 means hello.
+My friend {zh_name} comes from {zh_place}.
+The Chinese word for friend is 朋友.
+How do you say 谢谢 in English, {first}?
+""".strip().splitlines()
+"""Two languages in one sentence, as people in offices speak."""
+
+CHINESE_LISTS = dict(
+    zh_name="小王 小李 张伟 王芳 李娜 刘洋 陈老师 赵先生 孙女士 周医生 吴经理 小明 小红 大伟 林小姐 黄师傅".split(),
+    zh_place="北京 上海 广州 深圳 成都 杭州 西安 南京 武汉 重庆 天津 苏州 青岛 厦门 昆明 哈尔滨".split(),
+    zh_day="星期一 星期二 星期三 星期四 星期五 星期六 星期天 今天 明天 昨天 后天 周末".split(),
+    zh_thing="苹果 手机 电脑 杯子 书包 雨伞 自行车 照相机 蛋糕 西瓜 牛奶 面包 帽子 钥匙 沙发 词典 票 礼物 咖啡 毛衣".split(),
+    zh_verb="唱歌 跳舞 吃饭 看书 睡觉 游泳 打电话 写作业 洗衣服 开车 做饭 聊天 跑步 喝茶 听音乐 打扫房间".split(),
+    brand="Google Apple YouTube Netflix Amazon Facebook Twitter Windows WhatsApp Word Excel Photoshop Zoom Spotify".split(),
+    gadget="iPhone iPad laptop tablet speaker keyboard printer DVD USB drone".split(),
+    subject="Python Java English math history guitar yoga design cooking marketing".split(),
+)  # fmt: skip
 
 MANDARIN_REPLIES = (
     "好的。 是的。 不是。 谢谢！ 对不起。 没关系。 再见！ 你好！ 早上好。 晚安。 为什么？ 真的吗？ 怎么了？ 太棒了！ 我知道。 我不知道。 "
@@ -180,6 +241,9 @@ def fill(template: str, draw: random.Random) -> str:
     )  # fmt: skip
     for name, values in lists.items():
         fields[name], fields[f"{name}2"], fields[f"{name}3"] = draw.sample(values, 3)
+    own_draw = random.Random(f"{template}{fields}")  # the English texts do not depend on the Chinese lists
+    for name, values in CHINESE_LISTS.items():
+        fields[name], fields[f"{name}2"], fields[f"{name}3"] = own_draw.sample(values, 3)
     return template.format(**fields)
 
 
@@ -194,8 +258,20 @@ def english_templates(seed: int, each: int = 24) -> list[str]:
     return list(dict.fromkeys([*_replies(REPLIES), *ABBREVIATIONS, *filled]))
 
 
-def mandarin_templates(seed: int, each: int = 20) -> list[str]:
-    """About 330 different texts."""
+def mandarin_templates(seed: int, each: int = 40) -> list[str]:
+    """About 1,300 different texts."""
     draw = random.Random(seed)
     filled = [fill(template, draw) for template in MANDARIN for _ in range(each)]
     return list(dict.fromkeys([*MANDARIN_REPLIES, *filled]))
+
+
+def mixed_templates(seed: int, each: int = 80) -> list[str]:
+    """About 1,500 different texts of both languages."""
+    draw = random.Random(seed)
+    return list(dict.fromkeys(fill(template, draw) for template in MIXED for _ in range(each)))
+
+
+def word_lists(words: list[str], count: int, seed: int) -> list[str]:
+    """Two to four Chinese words in a row, so that syllables are heard that no sentence has."""
+    draw = random.Random(seed)
+    return [f"{'，'.join(draw.sample(words, draw.randint(2, 4)))}。" for _ in range(count)]

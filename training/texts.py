@@ -4,7 +4,8 @@
 
 English: the example sentences and definitions of WordNet 3.0 (Debian ``wordnet-base``, WordNet licence) and the
 templates of ``training/templates.py``. Mandarin: the sentences of the PyPI package ``hsk-sentences-audio``
-(CC-BY-SA-4.0) and templates. Texts stand there as ``indextts`` normalises them, so training needs no normaliser.
+(CC-BY-SA-4.0), templates, some with English in them, and lists of the commonest words of ``jieba`` (MIT), for the
+syllables that no sentence has. Texts stand there as ``indextts`` normalises them, so training needs no normaliser.
 
 Needs ``hibari-tts``, ``misaki``, ``jieba``, ``pypinyin``, ``cn2an``, ``ordered-set`` and ``wetext``.
 """
@@ -22,9 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from indextts.resources import EVAL_SENTENCES
-from training.templates import english_templates, mandarin_templates
+from training.templates import english_templates, mandarin_templates, mixed_templates, word_lists
 
 WORDNET = Path("/usr/share/wordnet")
+EVALUATION_SENTENCES = (EVAL_SENTENCES, *Path(__file__).parent.glob("eval_*.txt"))
 CRUDE = re.compile(
     r"\b(fuck\w*|shit\w*|nigger\w*|niggra|whore\w*|cunt\w*|faggot\w*|raped?|raping|slut\w*|bitch\w*|wop|kike|spic|"
     r"chink|honky|coon|darky|wetback|jap|gook|squaw|prick|cock|tits?|penis\w*|vagina\w*|masturbat\w*|copulat\w*|"
@@ -36,7 +38,8 @@ HELDOUT_PERCENT = 5
 NUM_EVALUATION = 200
 MAX_DEFINITIONS = 45_000
 NUM_SINGLE_WORDS = 2_500
-NUM_JOINED = {"en": 22_000, "zh": 4_000}
+NUM_CHINESE_WORDS, NUM_WORD_LISTS = 20_000, 6_000
+NUM_JOINED = {"en": 22_000, "zh": 9_000}
 MAX_JOINED_SYMBOLS = 230
 """About 15 seconds of speech."""
 
@@ -105,6 +108,18 @@ def wordnet_words() -> list[str]:
     return [capitalised(word) + ".!?,"[(i % 10 > 6) + (i % 10 > 8)] for i, word in enumerate(words)]
 
 
+def chinese_words() -> list[str]:
+    """The commonest words of two to four characters in jieba's dictionary."""
+    import jieba
+
+    counts = {}
+    for line in jieba.get_dict_file().read().decode("utf-8").splitlines():
+        word, count, _ = line.split(" ")
+        if re.fullmatch(r"[\u4e00-\u9fff]{2,4}", word):
+            counts[word] = int(count)
+    return sorted(counts, key=lambda word: (-counts[word], word))[:NUM_CHINESE_WORDS]
+
+
 def stable_fraction(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha1(text.encode()).digest()[:4]) / 2**32
@@ -123,10 +138,14 @@ def words_of(text: str) -> frozenset[str]:
 
 
 class NearDuplicates:
-    """Finds texts that share half of their words or four words in a row with one of the evaluation sentences."""
+    """Finds texts that share half of their words or four words in a row with one of the evaluation sentences.
+
+    Chinese texts are compared by six characters in a row.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         texts = list(texts)
+        self.runs = {run for text in texts for run in self._runs(text)}
         self.bags = [words_of(text) for text in texts]
         self.with_word: dict[str, set[int]] = {}
         for index, bag in enumerate(self.bags):
@@ -139,7 +158,14 @@ class NearDuplicates:
         words = re.findall(r"[a-z']+", text.lower())
         return (tuple(words[i : i + 4]) for i in range(len(words) - 3))
 
+    @staticmethod
+    def _runs(text: str) -> Iterator[str]:
+        characters = "".join(re.findall(r"[\u4e00-\u9fff]", text))
+        return (characters[i : i + 6] for i in range(len(characters) - 5))
+
     def __contains__(self, text: str) -> bool:
+        if any(run in self.runs for run in self._runs(text)):
+            return True
         if any(row in self.rows for row in self._rows(text)):
             return True
         bag = words_of(text)
@@ -164,10 +190,11 @@ def split(sentences: list[Sentence], seed: int) -> list[Sentence]:
     return kept
 
 
-def presentable(sentences: list[Sentence], written: Path) -> list[Sentence]:
+def presentable(sentences: list[Sentence], written: Iterable[Path]) -> list[Sentence]:
     """Leaves out crude texts and what is too near to the evaluation sentences written for the purpose."""
-    near = NearDuplicates(line for line in written.read_text(encoding="utf-8").splitlines() if line)
-    return [s for s in sentences if not CRUDE.search(s.text) and (s.language != "en" or s.text not in near)]
+    lines = (line for path in written for line in path.read_text(encoding="utf-8").splitlines())
+    near = NearDuplicates(line for line in lines if line)
+    return [s for s in sentences if not CRUDE.search(s.text) and s.text not in near]
 
 
 def join(sentences: list[Sentence], language: str, count: int, seed: int) -> Iterator[Sentence]:
@@ -208,10 +235,21 @@ class Phonemiser:
         if sentence.language == "en":
             phonemes = " ".join(self.english.phonemize(sentence.text))
         else:
-            phonemes = re.sub(r"(?<=[,.!?…])(?=[^ ,.!?…])", " ", self.mandarin(sentence.text)[0])
+            phonemes = " ".join(self._both(sentence.text))
+            phonemes = re.sub(r"(?<=[,.!?…])(?=[^ ,.!?…])", " ", phonemes)
         sentence.phonemes = " ".join(phonemes.split()).replace(" .", ".").replace(" ,", ",")
         known = all(symbol in self.vocab for symbol in sentence.phonemes)
         return sentence if known and 2 <= len(sentence.phonemes) <= 400 else None
+
+    def _both(self, text: str) -> Iterator[str]:
+        """Symbols of Mandarin and of the English words in it, the latter as ``indextts`` reads them."""
+        from indextts.text.phonemes import to_phonemes
+
+        for english, mandarin in re.findall(r"([A-Za-z][A-Za-z' ]*)|([^A-Za-z]+)", text):
+            if english.strip():
+                yield to_phonemes(english.strip())
+            elif mandarin.strip():
+                yield self.mandarin(mandarin.strip())[0]
 
 
 _phonemiser: Phonemiser | None = None
@@ -237,6 +275,8 @@ def collect(hsk: Path, seed: int) -> list[Sentence]:
     found += [Sentence(t, "en", "definition") for t in definitions[:MAX_DEFINITIONS]]
     found += [Sentence(row["chinese"], "zh", "hsk") for row in json.loads(hsk.read_text(encoding="utf-8"))]
     found += [Sentence(t, "zh", "template") for t in mandarin_templates(seed)]
+    found += [Sentence(t, "zh", "mixed") for t in mixed_templates(seed)]
+    found += [Sentence(t, "zh", "word") for t in word_lists(chinese_words(), NUM_WORD_LISTS, seed)]
     return list({s.text.lower(): s for s in reversed(found)}.values())[::-1]
 
 
@@ -257,7 +297,7 @@ def main() -> None:
     kept = split(phonemised, args.seed)
     for language, count in NUM_JOINED.items():
         kept += list(join(kept, language, int(count * min(1.0, len(kept) / 60_000)), args.seed))
-    kept = presentable(kept, EVAL_SENTENCES)
+    kept = presentable(kept, EVALUATION_SENTENCES)
     args.out.mkdir(parents=True, exist_ok=True)
     temporary = args.out / "sentences.json.tmp"
     with temporary.open("w", encoding="utf-8") as file:

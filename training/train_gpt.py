@@ -5,21 +5,22 @@
 Reads the codes and embeddings that ``training/extract_semantics.py`` wrote into OUT and the text ids of all sentences
 (``--tokens``). The model sees exactly the sequence that it sees when it speaks; the two ways of numbering the codes
 (decoding skips a position, the second pass does not) take turns. Attention is shown where in the text the teacher
-was. Writes ``OUT/gpt.safetensors``: of the averaged
-weights, those that did best on voices and sentences never trained on.
+was. Writes ``OUT/gpt.safetensors``: of the averaged weights, those that did best on voices and sentences never trained
+on. ``--init FILE`` begins with earlier weights, all but those of the codes: another codec's codes mean something else.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from indextts.config import GPTConfig, ModelConfig, SamplingParams
@@ -55,6 +56,8 @@ AVERAGE_STEPS = 800
 HELDOUT_UTTERANCES = 256
 SAMPLED_UTTERANCES = 24
 WORTH_EVERY_EVALUATIONS = 4
+FIRST_CODES = 25  # of an utterance: later its codes so far tell the style, and the emotion prompt says nothing new
+CODE_TABLES = ("mel_embedding.", "mel_head.")
 PLAIN_SAMPLING = SamplingParams(num_beams=1, repetition_penalty=1.0)
 
 
@@ -85,6 +88,18 @@ def add_dropout(model: UnifiedVoice, rate: float) -> None:
     for name, module in model.gpt.named_modules():
         if name.endswith(("attn", "mlp")):
             module.register_forward_hook(drop)
+
+
+def begin_with(model: UnifiedVoice, weights: Mapping[str, Tensor]) -> list[str]:
+    """Take over what has the same shape, all but the tables of the codes; the names of what was taken."""
+    own = model.state_dict()
+    taken = {
+        name: value
+        for name, value in weights.items()
+        if name in own and value.shape == own[name].shape and not name.startswith(CODE_TABLES)
+    }
+    model.load_state_dict(taken, strict=False)
+    return list(taken)
 
 
 @torch.no_grad()
@@ -136,6 +151,7 @@ def logits_of(model: UnifiedVoice, batch: GPTBatch, codes: Tensor, decoding_posi
             batch.text_lengths,
             codes,
             batch.code_lengths,
+            batch.length_hints,
             decoding_positions=decoding_positions,
         )
 
@@ -217,24 +233,31 @@ class HeldOut:
         """Cross-entropy and accuracy of the next code, for both numberings of the codes.
 
         And, with ``worth``, what text, speaker's prompt and emotion's prompt are good for: how much the cross-entropy
-        rises when every row is given another row's. A text that is not read has a worth of nothing.
+        rises when every row is given another row's, of all codes and of the first ones. A text that is not read has a
+        worth of nothing.
         """
         figures = {}
         for name, decoding_positions in (("decode", True), ("second_pass", False)):
             loss, hits = self._sums(model, self.batches, decoding_positions)
             figures |= {f"{name}_ce": loss, f"{name}_top1": hits}
-        for name in ("text", "prompt", "emotion") if worth else ():
-            exchanged = [_exchanged(batch, name) for batch in self.batches]
-            figures[f"{name}_worth"] = self._sums(model, exchanged, True)[0] - figures["decode_ce"]
+        if worth:
+            begun = self._sums(model, self.batches, True, FIRST_CODES)[0]
+            for name in ("text", "prompt", "emotion"):
+                exchanged = [_exchanged(batch, name) for batch in self.batches]
+                figures[f"{name}_worth"] = self._sums(model, exchanged, True)[0] - figures["decode_ce"]
+                figures[f"{name}_worth_first"] = self._sums(model, exchanged, True, FIRST_CODES)[0] - begun
         return figures
 
     @staticmethod
-    def _sums(model: UnifiedVoice, batches: list[GPTBatch], decoding_positions: bool) -> tuple[float, float]:
-        """Mean cross-entropy and share of right codes."""
+    def _sums(
+        model: UnifiedVoice, batches: list[GPTBatch], decoding_positions: bool, first: int | None = None
+    ) -> tuple[float, float]:
+        """Mean cross-entropy and share of right codes, of all or of the first ones."""
         loss = hits = count = torch.zeros((), device=batches[0].codes.device)
         for batch in batches:
             logits, _ = logits_of(model, batch, batch.codes, decoding_positions)
             targets, _ = targets_of(batch, model.config)
+            logits, targets = logits[:, :first], targets[:, :first]
             real = (targets >= 0).sum()
             loss = loss + cross_entropy(logits, targets) * real
             hits = hits + (logits.argmax(-1) == targets).sum()
@@ -255,6 +278,7 @@ class HeldOut:
                 model.emotion_vector(middle.emotion[rows], middle.emotion_lengths[rows]),
                 middle.text[rows],
                 middle.text_lengths[rows],
+                middle.length_hints[rows],
             )
             generator = torch.Generator(prefix[0].device).manual_seed(0)
             drawn = generate(EagerBackend(model), *prefix, params, generator=generator)
@@ -294,12 +318,13 @@ def open_split(split: str, options, config: ModelConfig, device: torch.device, s
 
 
 def main() -> None:
-    options = arguments(__doc__, minutes=10.0, tokens="", batch_tokens=24576, dropout=DROPOUT, speak=0)
+    options = arguments(__doc__, minutes=10.0, tokens="", init="", batch_tokens=24576, dropout=DROPOUT, speak=0)
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     model = UnifiedVoice(config.gpt)
     initialise(model)
+    taken = begin_with(model, load_file(options.init)) if options.init else []
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
     best = BestWeights(averaged)
@@ -320,7 +345,8 @@ def main() -> None:
     if not loop.step:
         for part in (model, averaged):
             begin_with_frequencies(part.mel_head, train.code_counts())
-            begin_with_frequencies(part.text_head, train.text_counts())
+            if "text_head.bias" not in taken:
+                begin_with_frequencies(part.text_head, train.text_counts())
     take = trainable_step(TrainStep(model, optimizer, config.gpt, guide), optimizer, device, loop.log.info)
     stream = endless(train, 1500 if options.smoke else options.batch_tokens)
     evaluations = 0

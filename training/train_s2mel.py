@@ -5,7 +5,8 @@
 
 The first stage knows the codes only and can run beside the training of the language model; it writes
 ``OUT/s2mel_codes.safetensors``. The second goes on from there with the latents of the finished model in
-``OUT/gpt.safetensors`` and writes ``OUT/s2mel.safetensors``. ``--init FILE`` lets either stage go on from earlier
+``OUT/gpt.safetensors`` and writes ``OUT/s2mel_latents.safetensors``, from which ``training/distil_s2mel.py`` makes the
+flow that is shipped. ``--init FILE`` lets either stage go on from earlier
 weights, the second with a new projection, since latents of another language model mean something else.
 Reads ``OUT/semantics``, the codec and the style vectors.
 
@@ -45,7 +46,7 @@ from training.s2mel_batches import Rows, S2MelBatch, S2MelBatches
 from training.semantics import Semantics
 from training.train_gpt import average_into
 
-PEAK_LR = {"codes": 1.0e-3, "latents": 3.0e-4}
+PEAK_LR = {"codes": 1.0e-3, "latents": 6.0e-4}
 WEIGHT_DECAY = 0.01
 MAX_NORM = 1.0
 SKETCH_WEIGHT = 0.5
@@ -57,7 +58,7 @@ HELDOUT_UTTERANCES = 128
 SOLVED_UTTERANCES = 24
 SOLVE_EVERY_EVALUATIONS = 4
 PROMPTS_S = {"short": 2.0, "long": 5.0}
-RESULT = {"codes": "s2mel_codes", "latents": "s2mel"}
+RESULT = {"codes": "s2mel_codes", "latents": "s2mel_latents"}
 
 
 class Latents:
@@ -90,6 +91,7 @@ class Latents:
                 batch.codes,
                 batch.text_lengths,
                 batch.code_lengths,
+                batch.length_hints,
             )
         at = upload(latents.device, begin=rows.target_begin)["begin"][:, None]
         at = at + torch.arange(self.target_width(rows), device=latents.device)

@@ -2,10 +2,10 @@
 
     python -m training.train_semantic_encoder --data DATA --out OUT [--minutes 2.5] [--resume]
 
-The encoder sees degraded speech and, through linear heads that are thrown away, names the phone of every frame,
+The encoder sees degraded speech and, through linear heads that are thrown away, names the sound of every frame,
 its pitch relative to the voice and its energy. An adversary that guesses the voice pushes timbre out of the
-embedding. Writes ``OUT/semantic_encoder.safetensors`` and ``OUT/wav2vec2bert_stats.safetensors``, the mean and
-variance of the embedding over the training data.
+embedding. ``--init FILE`` goes on from earlier weights. Writes ``OUT/semantic_encoder.safetensors`` and
+``OUT/wav2vec2bert_stats.safetensors``, the mean and variance of the embedding over the training data.
 """
 
 from __future__ import annotations
@@ -178,13 +178,17 @@ def statistics(encoder: SemanticEncoder, sampler: CropSampler, batches: int, bat
 
 
 def main() -> None:
-    options = arguments(__doc__, minutes=2.5, adversary=0.1)
+    options = arguments(__doc__, minutes=2.5, adversary=0.1, init="")
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     sampler = CropSampler(SpeechData(options.data, device), options.seed)
     heldout = Heldout(options, device)
-    encoder = SemanticEncoder(config.w2v_bert).to(device)
+    encoder = SemanticEncoder(config.w2v_bert)
+    if options.init:
+        statistics_to_come = {"mean": encoder.mean, "var": encoder.var}
+        encoder.load_state_dict(load_file(options.init) | statistics_to_come)
+    encoder.to(device)
     heads = FrameHeads(config.w2v_bert.hidden_size).to(device)
     adversary = VoiceAdversary(config.w2v_bert.hidden_size, sampler.data.num_voices).to(device)
     learner = EncoderStep(encoder, heads, adversary)

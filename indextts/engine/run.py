@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from indextts.errors import Cancelled, InferenceTimeout, SynthesisError, Undefin
 from indextts.loading import release_memory
 from indextts.stages.batches import plan_batches
 from indextts.stages.chunks import GrowingMel, GrowingWave
+from indextts.stages.duration import Speak, at_length, share_frames, wanted_factors
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -70,7 +72,7 @@ class Run:
         self.seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
-        self.segment_count = 0
+        self.segment_count = self.token_count = 0
         self.sampling = request.sampling or engine.sampling_defaults
         self.generator = torch.Generator(engine.models.device).manual_seed(self.seed)
 
@@ -87,6 +89,7 @@ class Run:
             request.numbers_language,
         )
         self.segment_count = len(segments)
+        self.token_count = sum(segment.token_count for segment in segments)
         self.tell(0.05, "listening to the voice")
         conditioning = self.conditioning()
         for batch in plan_batches(segments, batch_size):
@@ -115,7 +118,8 @@ class Run:
             return
         stages = self.engine.stages
         with self.turn("speech_s"):
-            spoken = stages.speech(batch, conditioning, self.sampling, self.generator, self.stopped)
+            speak = partial(stages.speech, batch, conditioning, self.sampling, self.generator, self.stopped)
+            spoken = self.at_wanted_length(batch, speak(), speak)
         with self.turn("s2mel_s"):
             mels = stages.s2mel(spoken, conditioning.voice, self.generator, self.check)
         for speech, mel in zip(spoken, mels, strict=True):
@@ -123,6 +127,20 @@ class Run:
             with self.turn("vocoder_s"):
                 samples = stages.vocoder(mel)
             yield Sound(speech.segment, samples)
+
+    def at_wanted_length(self, batch: Sequence[Segment], spoken: list[SpeechCodes], speak: Speak) -> list[SpeechCodes]:
+        """What was spoken, as long as the request wants it."""
+        request, flow, config = self.request, self.engine.models.s2mel, self.engine.models.config
+        if request.duration_factor == 1.0 and request.duration_s is None:
+            return spoken
+        wanted_frames = None
+        if request.duration_s is not None:
+            silence_s = (self.segment_count - 1) * max(0, request.interval_silence_ms) / 1000
+            spectrogram = config.s2mel.preprocess_params
+            frames_per_s = spectrogram.sr / spectrogram.spect_params.hop_length
+            wanted_frames = share_frames(batch, self.token_count, (request.duration_s - silence_s) * frames_per_s)
+        factors = wanted_factors(spoken, flow, request.duration_factor, wanted_frames)
+        return at_length(spoken, factors, flow, speak if config.gpt.length_hints else None)
 
     def sounds_in_chunks(
         self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule

@@ -84,7 +84,12 @@ class UnifiedVoice(nn.Module):
         return base + alpha * (emotion - base)
 
     def prefix(
-        self, cond: Tensor, emovec: Tensor, text_ids: Tensor, text_lengths: Tensor | None = None
+        self,
+        cond: Tensor,
+        emovec: Tensor,
+        text_ids: Tensor,
+        text_lengths: Tensor | None = None,
+        length_hints: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embeddings that decoding starts from (spec 7.5).
 
@@ -93,6 +98,7 @@ class UnifiedVoice(nn.Module):
             emovec: Emotion vectors ``[B or 1, D]``.
             text_ids: ``[B, L]``, padded on the right. Start and stop ids among them are removed.
             text_lengths: ``[B]``; None means that no row is padded.
+            length_hints: ``[B]``, how many codes to speak in, 0 where that is free; None means free for all.
 
         Returns:
             ``[B, N + 2 + L + 2, D]``, shorter rows padded with zeros on the left, and the mask of what
@@ -101,7 +107,7 @@ class UnifiedVoice(nn.Module):
         valid = self._valid(text_ids, text_lengths)
         keep = valid & (text_ids != self.config.start_text_token) & (text_ids != self.config.stop_text_token)
         text, text_keep = self._text(text_ids, keep)
-        conds = self._conds(cond, emovec, len(text_ids))
+        conds = self._conds(cond, emovec, len(text_ids), length_hints)
         embeddings, keep = torch.cat((conds, text), dim=1), _prepend_true(text_keep, conds.shape[1])
         order = keep.long().argsort(dim=1, stable=True)  # what is dropped moves to the front
         mask = keep.gather(1, order)
@@ -123,11 +129,12 @@ class UnifiedVoice(nn.Module):
         codes: Tensor,
         text_lengths: Tensor | None = None,
         code_lengths: Tensor | None = None,
+        length_hints: Tensor | None = None,
     ) -> Tensor:
         """Second pass (spec 7.10): the state in front of each code, ``[B, M, D]``.
 
         Args:
-            cond, emovec, text_ids, text_lengths: As for `prefix`, but no id is removed from the text.
+            cond, emovec, text_ids, text_lengths, length_hints: As for `prefix`, but no id is removed from the text.
             codes: ``[B, M]`` without the stop code, padded on the right with any valid code.
             code_lengths: ``[B]``; None means that no row is padded. Rows of the result beyond mean nothing.
         """
@@ -135,7 +142,9 @@ class UnifiedVoice(nn.Module):
         start = torch.full_like(codes[:, :1], self.config.start_mel_token)
         inputs = torch.cat((start, codes[:, :-1]), dim=1)
         positions = torch.arange(inputs.shape[1], device=codes.device)
-        _, hidden = self._teacher_forced(cond, emovec, text_ids, text_lengths, inputs, code_lengths, positions)
+        _, hidden = self._teacher_forced(
+            cond, emovec, text_ids, text_lengths, inputs, code_lengths, positions, length_hints
+        )
         return self.final_norm(hidden)
 
     def training_logits(
@@ -146,13 +155,14 @@ class UnifiedVoice(nn.Module):
         text_lengths: Tensor,
         codes: Tensor,
         code_lengths: Tensor,
+        length_hints: Tensor | None = None,
         *,
         decoding_positions: bool,
     ) -> tuple[Tensor, Tensor]:
         """Teacher forcing over a padded batch.
 
         Args:
-            cond, emovec, text_ids, text_lengths, codes, code_lengths: As for `latents`.
+            cond, emovec, text_ids, text_lengths, codes, code_lengths, length_hints: As for `latents`.
             decoding_positions: Number the codes as decoding does (0, 2, 3, ...) instead of as `latents` does.
 
         Returns:
@@ -165,7 +175,7 @@ class UnifiedVoice(nn.Module):
         if decoding_positions:
             positions = positions + (positions > 0)
         text_hidden, code_hidden = self._teacher_forced(
-            cond, emovec, text_ids, text_lengths, inputs, code_lengths + 1, positions
+            cond, emovec, text_ids, text_lengths, inputs, code_lengths + 1, positions, length_hints
         )
         return self.code_logits(code_hidden), self.text_head(self.final_norm(text_hidden))
 
@@ -178,11 +188,12 @@ class UnifiedVoice(nn.Module):
         code_inputs: Tensor,
         code_lengths: Tensor | None,
         code_positions: Tensor,
+        length_hints: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Trunk output over start id and text ``[B, L + 1, D]``, and over ``code_inputs`` ``[B, n, D]``."""
         text_valid = self._valid(text_ids, text_lengths)
         text, text_keep = self._text(text_ids, text_valid)
-        conds = self._conds(cond, emovec, len(text_ids))
+        conds = self._conds(cond, emovec, len(text_ids), length_hints)
         embeddings = torch.cat((conds, text, self.embed_codes(code_inputs, code_positions)), dim=1)
         code_valid = self._valid(code_inputs, code_lengths)
         keep = torch.cat((_prepend_true(text_keep, conds.shape[1]), code_valid), dim=1)
@@ -193,11 +204,17 @@ class UnifiedVoice(nn.Module):
         text_end = conds.shape[1] + text_ids.shape[1] + 1
         return _take(hidden, back[:, conds.shape[1] : text_end]), _take(hidden, back[:, text_end + 1 :])
 
-    def _conds(self, cond: Tensor, emovec: Tensor, batch: int) -> Tensor:
-        """``[B, N + 2, D]``: latents with the emotion added, then the two speed rows, second one first."""
-        speed = self.speed_emb.weight.flip(0).to(cond.dtype)
+    def _conds(self, cond: Tensor, emovec: Tensor, batch: int, length_hints: Tensor | None) -> Tensor:
+        """``[B, N + 2, D]``: latents with the emotion added, then the two speed rows, second one first.
+
+        A hint is the position of the last code, added to the last row: the paper ties the two tables likewise.
+        """
+        speed = self.speed_emb.weight.flip(0).to(cond.dtype).expand(batch, -1, -1)
+        if length_hints is not None:
+            last = self.mel_pos_embedding(length_hints) * (length_hints > 0)[:, None]
+            speed = torch.stack((speed[:, 0], speed[:, 1] + last.to(speed.dtype)), dim=1)
         conds = cond + emovec[:, None]
-        return torch.cat((conds.expand(batch, -1, -1), speed.expand(batch, -1, -1)), dim=1)
+        return torch.cat((conds.expand(batch, -1, -1), speed), dim=1)
 
     def _text(self, text_ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of start, ids, stop ``[B, L + 2, D]`` and which to keep; positions count kept ids."""

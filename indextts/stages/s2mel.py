@@ -53,7 +53,8 @@ class S2MelStage:
         net = self.models.s2mel
         embeddings = [self._embedding(speech) for speech in spoken]
         code_lens = torch.tensor([len(e) for e in embeddings], device=self.models.device)
-        frames = net.target_frames(code_lens)
+        own_frames = [net.target_frames(len(s.codes)) if s.frames is None else s.frames for s in spoken]
+        frames = torch.tensor(own_frames, device=self.models.device)
         return net.length_regulator(pad_sequence(embeddings, batch_first=True), frames, code_lens), frames
 
     @torch.inference_mode()

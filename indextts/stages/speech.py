@@ -36,8 +36,11 @@ class SpeechStage:
         sampling: SamplingParams,
         generator: torch.Generator | None,
         should_stop: StopCallback | None = None,
+        length_hints: Sequence[int] | None = None,
     ) -> list[SpeechCodes]:
         """Speak ``segments`` as one batch.
+
+        ``length_hints`` tells a model that has learnt to listen to it in how many codes to speak each.
 
         Raises:
             SynthesisError: the model stopped a segment before its first code.
@@ -45,12 +48,13 @@ class SpeechStage:
             UndefinedValues: scores of the model are not finite.
         """
         known = latents, emotion, ids, id_lengths = self._known(segments, conditioning)
-        limited, prefix = self._limited(sampling), self.gpt.prefix(*known)
+        hints = self._hints(length_hints)
+        limited, prefix = self._limited(sampling), self.gpt.prefix(*known, hints)
         drawn = generate(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
         for segment, codes in zip(segments, drawn.codes, strict=True):
             check_spoken(segment, codes)
         codes, code_lengths = padded(drawn.codes)
-        hidden = self.gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths)
+        hidden = self.gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths, hints)
         return [
             SpeechCodes(segment, row, state[: len(row)], hit_limit)
             for segment, row, state, hit_limit in zip(segments, drawn.codes, hidden, drawn.hit_limit, strict=True)
@@ -118,6 +122,12 @@ class SpeechStage:
         voice = conditioning.voice
         latents, emotion = (x.to(self.gpt.dtype) for x in (voice.speaker_latents, conditioning.emotion_vector))
         return latents, emotion, *padded([torch.tensor(s.token_ids, device=latents.device) for s in segments])
+
+    def _hints(self, length_hints: Sequence[int] | None) -> Tensor | None:
+        """In how many codes to speak each segment, as ``UnifiedVoice.prefix`` takes it."""
+        if length_hints is None:
+            return None
+        return torch.tensor(length_hints, device=self.gpt.device).clamp(max=self.backend.max_codes)
 
     def _limited(self, sampling: SamplingParams) -> SamplingParams:
         """With no more codes than there is room for."""

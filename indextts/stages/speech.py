@@ -127,7 +127,7 @@ class SpeechStage:
         """In how many codes to speak each segment, as ``UnifiedVoice.prefix`` takes it."""
         if length_hints is None:
             return None
-        return torch.tensor(length_hints, device=self.gpt.device).clamp(max=self.backend.max_codes)
+        return torch.tensor(length_hints, device=self._device).clamp(max=self.backend.max_codes)
 
     def _limited(self, sampling: SamplingParams) -> SamplingParams:
         """With no more codes than there is room for."""

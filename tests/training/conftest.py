@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 PHONE_SAMPLES = 4 * 551.25  # four frames of 25 ms
+FIRST_PHONE = 42  # the symbols before are silent, or marks
 
 
 def tone(hz: float, samples: int) -> np.ndarray:
@@ -25,7 +26,7 @@ def toy_speech(tmp_path: Path) -> Path:
     (tmp_path / "sentences.json").write_text(json.dumps([sentence] * 3))
     rows = [(voice, sentence) for voice in range(2) for sentence in range(3)]
     counts = [10 + 3 * i for i in range(len(rows))]
-    phones = [np.arange(1, n + 1) % 5 + 1 for n in counts]
+    phones = [np.arange(1, n + 1) % 5 + 1 for n in counts]  # how loud
     waves = []
     for (voice, _), ids in zip(rows, phones, strict=True):
         gain = np.repeat(ids / 5, round(PHONE_SAMPLES))
@@ -41,7 +42,7 @@ def toy_speech(tmp_path: Path) -> Path:
         language=np.zeros(len(rows), np.int8),
         style=np.zeros(len(rows), np.int8),
         intensity=np.zeros(len(rows), np.float32),
-        phone_ids=np.concatenate(phones).astype(np.int16),
+        phone_ids=np.concatenate(phones).astype(np.int16) + FIRST_PHONE,
         phone_frames=np.full(sum(counts), 4, np.int16),
         phone_offset=np.cumsum([0, *counts]).astype(np.int64),
     )

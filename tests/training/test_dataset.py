@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.dataset import SAMPLE_RATE_HZ, SpeechData
+from training.dataset import SAMPLE_RATE_HZ, SpeechData, sounds
 
 VOICES = [{"name": f"v{i}", "heldout": i >= 4} for i in range(6)]
 SENTENCES = [
@@ -16,11 +16,11 @@ SENTENCES = [
 def write_shard(
     root: Path, number: int, rows: list[tuple[int, int]], complete: bool = True
 ) -> list[np.ndarray]:
-    """Writes utterances of (voice, sentence) with random samples; phones 1, 2, … of 4 frames each."""
+    """Writes utterances of (voice, sentence) with random samples; phones 43, 44, … of 4 frames each."""
     generator = np.random.default_rng(number)
     waves = [generator.integers(-30000, 30000, 551 * 4 * (2 + i % 3)).astype("<i2") for i in range(len(rows))]
     lengths = np.array([len(w) for w in waves], np.int64)
-    phones = [np.arange(1, 3 + i % 3, dtype=np.int16) for i in range(len(rows))]
+    phones = [np.arange(43, 45 + i % 3, dtype=np.int16) for i in range(len(rows))]
     stem = root / f"shard_{number:05d}"
     np.concatenate(waves).tofile(stem.with_suffix(".pcm"))
     np.savez(
@@ -76,11 +76,26 @@ def test_phones_are_those_at_frame_centres(root: Path) -> None:
     data = SpeechData(root, "cpu")
     # Four frames of 25 ms are five frames of 20 ms.
     assert data.phones_at([0, 1], 50, 17).tolist() == [
-        [1] * 5 + [2] * 5 + [0] * 7,
-        [1] * 5 + [2] * 5 + [3] * 5 + [0] * 2,
+        [43] * 5 + [44] * 5 + [0] * 7,
+        [43] * 5 + [44] * 5 + [45] * 5 + [0] * 2,
     ]
     late = data.phones_at([0], 50, 4, start_samples=SAMPLE_RATE_HZ // 10 - 441)
-    assert late.tolist() == [[1, 2, 2, 2]]
+    assert late.tolist() == [[43, 44, 44, 44]]
+
+
+def test_marks_take_the_sound_beside_them() -> None:
+    vocabulary = {" ": 16, ",": 3, ".": 4, "ˈ": 156, "ˌ": 157, "ː": 158, "↓": 169, "↘": 173, "ʰ": 162}
+
+    def ids(symbols: str) -> np.ndarray:
+        return np.array([0, *(vocabulary.get(s, 1000 + ord(s)) for s in symbols), 0])
+
+    def heard(symbols: str) -> str:
+        names = {0: "_"} | {id: symbol for symbol, id in vocabulary.items()}
+        return "".join(names.get(id) or chr(id - 1000) for id in sounds(ids(symbols)).tolist())
+
+    assert heard("ðə kˈæt.") == "_ðəəkææt__"
+    assert heard("tʰa↘ŋ xau↓, wo") == "_tʰaaŋŋxauu__wo_"
+    assert heard("aː ˌb") == "_aaabb_"
 
 
 def test_refresh_reads_only_complete_and_new_shards(root: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indextts.emotion import EMOTIONS
 from indextts.resources import EVAL_SENTENCES
-from training import report
-from training.evaluate import CLIPS, Clip, plan, read_clips, write_clips
+from training import findings, report, rough, trials
+from training.clips import CLIPS, Clip, read_clips, write_clips
+from training.evaluate import emotion_of
 from training.report import SAMPLE_RATE_HZ, Sound, Verdict, measure, summarise
 
 TRAINING = Path(__file__).resolve().parents[2] / "training"
@@ -37,8 +39,8 @@ def verdict(voice: str = "a", errors: int = 0, mos: float = 4.0, sound: Sound = 
 
 
 def options(**more) -> argparse.Namespace:
-    values = {"sentences": 5, "voices": 3, "cross": False, "seed": 7, "prompts": PROMPTS}
-    return argparse.Namespace(**{**values, "sentences_file": EVAL_SENTENCES, **more})
+    values = {"sentences": 5, "voices": 3, "cross": False, "seed": 7, "prompts": PROMPTS, "language": "en"}
+    return argparse.Namespace(**{**values, "sentences_file": None, "styles": None, **more})
 
 
 def test_the_tracked_sentences_and_prompts_are_usable() -> None:
@@ -51,11 +53,11 @@ def test_the_tracked_sentences_and_prompts_are_usable() -> None:
 
 
 def test_voices_take_turns_or_cross() -> None:
-    clips = plan(options())
+    clips = trials.words(options())
     voices = [clip.voice for clip in read_clips(PROMPTS)][:3]
     assert [clip.voice for clip in clips] == [voices[i % 3] for i in range(5)]
     assert [clip.seed for clip in clips] == [7, 8, 9, 10, 11]
-    crossed = plan(options(cross=True))
+    crossed = trials.words(options(cross=True))
     assert len({clip.file for clip in crossed}) == len({(clip.text, clip.voice) for clip in crossed}) == 15
 
 
@@ -112,6 +114,85 @@ def test_summary_and_table() -> None:
     json.dumps(summary)
 
 
+def test_the_chinese_sentences_are_usable() -> None:
+    sentences = trials.lines_of(trials.SENTENCES["zh"])
+    assert len(sentences) == len(set(sentences)) == 100
+    clips = trials.words(options(language="zh"))
+    assert [(clip.text, clip.language) for clip in clips] == [(text, "zh") for text in sentences[:5]]
+
+
+@pytest.mark.parametrize("what", ["words", "emotions", "intensity", "duration"])
+def test_every_clip_of_a_trial_is_another(what: str) -> None:
+    clips = trials.TRIALS[what](options())
+    assert len({clip.file for clip in clips}) == len(clips)
+    assert len({(c.text, c.voice, c.emotion, c.weight, c.duration_factor) for c in clips}) == len(clips)
+
+
+def test_emotions_are_said_as_the_engine_wants_them() -> None:
+    clip = next(clip for clip in trials.emotions(options()) if clip.case == "sad")
+    emotion = emotion_of(clip)
+    assert emotion.values == tuple(0.8 * (name == "sad") for name in EMOTIONS)  # type: ignore[union-attr]
+
+
+def case(name: str, text: str, voice: str, wave_hz: float, spoken_s: float, level_db: float) -> Verdict:
+    sound = Sound(3.0, 0.5, 0.0, 0.1, 0.0, spoken_s, level_db, float(np.log2(wave_hz)), 4.0)
+    return verdict(voice, text=text, case=name, sound=sound)
+
+
+def test_a_moved_emotion_is_found_and_a_still_one_is_not() -> None:
+    noise = np.random.default_rng(0)
+    verdicts = []
+    for number in range(40):
+
+        def one(name: str, hz: float, seconds: float, level: float, text: str = f"s{number}") -> Verdict:
+            wobble = noise.normal(0, 0.05, 3)
+            return case(name, text, "a", hz * np.exp(wobble[0]), seconds * np.exp(wobble[1]), level + wobble[2])
+
+        verdicts += [one("none", 200, 2.0, -20), one("calm", 200, 2.0, -21.5)]
+        verdicts += [one("happy", 240, 1.7, -18), one("sad", 200, 2.0, -21.5)]
+    rows = {row.split(" | ")[0].strip("| "): row for row in findings.emotions(verdicts)}
+    assert "3 of 4" in rows["happy"]  # the range is the same in all
+    assert "0 of 4" in rows["sad"]
+    assert findings.p_value(np.zeros(10)) == 1.0
+    assert findings.p_value(np.array([1.0, 1.1, 0.9, 1.0])) < 1e-6
+
+
+def test_a_wanted_length_is_compared_with_the_free_one() -> None:
+    def clip(factor: float, seconds: float) -> Verdict:
+        return verdict(case=f"x{factor}", sound=Sound(seconds, 0.5, 0.0, 0.1, 0.0))
+
+    table = findings.duration([clip(1.0, 2.0), clip(0.8, 1.6), clip(1.25, 2.75)])
+    assert table[2].startswith("| 0.8 | 0.800 | 0.0") and table[4].startswith("| 1.25 | 1.375 | 10.0")
+
+
+@pytest.mark.parametrize("kind", rough.KINDS)
+def test_prompts_become_rough(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    wave = (rng.normal(0, 0.1, 22050) * np.repeat(rng.random(10), 2205)).astype(np.float32)
+    worse = rough.degraded(wave, kind, seed=1)
+    assert worse.dtype == np.float32 and np.isfinite(worse).all()
+    assert len(worse) == len(wave) + (5 * 22050 if kind == "silence" else 0)
+    assert not np.array_equal(worse[: len(wave)], wave)
+    assert np.array_equal(worse, rough.degraded(wave, kind, seed=1))
+
+
+def test_degraded_prompts_belong_to_their_voices(tmp_path: Path) -> None:
+    clips = trials.rough(options(out=tmp_path, sentences=2))
+    assert {clip.case for clip in clips} == {"clean", *rough.KINDS}
+    assert all(clip.voice in clip.prompt and Path(clip.prompt).is_file() for clip in clips if clip.case != "clean")
+
+
+def test_measures_pitch_level_and_length() -> None:
+    time_s = np.arange(SAMPLE_RATE_HZ, dtype=np.float32) / SAMPLE_RATE_HZ
+    tone = sum(0.1 * np.sin(2 * np.pi * 200 * k * time_s) / k for k in range(1, 6)).astype(np.float32)
+    silence = np.zeros(SAMPLE_RATE_HZ // 2, np.float32)
+    sound = measure(np.concatenate([silence, tone, silence]))
+    assert 2**sound.f0_octaves == pytest.approx(200, rel=0.01)
+    assert sound.f0_range_semitones < 0.3
+    assert sound.spoken_s == pytest.approx(1.0, abs=0.05)
+    assert sound.level_db == pytest.approx(10 * np.log10(np.mean(tone**2)), abs=0.5)
+
+
 # ------------------------------------------------------------------------------------ the judges: -m slow
 
 
@@ -134,8 +215,19 @@ old_packages = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:
 @pytest.mark.slow
 def test_words_hears_the_prompts(judges) -> None:
     words = judges.Words()
-    counts = [words.errors(c.text, words.transcribe(judges.read(PROMPTS / c.file))) for c in read_clips(PROMPTS)]
-    assert sum(e for e, _ in counts) / sum(n for _, n in counts) < 0.06
+    found = [words.compare(c.text, words.transcribe(judges.read(PROMPTS / c.file))) for c in read_clips(PROMPTS)]
+    assert sum(one.errors for one in found) / sum(one.words for one in found) < 0.06
+
+
+@old_packages
+@pytest.mark.slow
+def test_errors_of_both_languages_are_counted(judges) -> None:
+    english = judges.Words()
+    assert english.compare("I have 2 dogs.", "I have two dogs") == (0, 4, 0, 0)
+    assert english.compare("one two three four five", "one five") == (3, 5, 3, 0)
+    mandarin = judges.Words(language="zh")
+    assert mandarin.compare("我们有20个学生。", "我們有二十個學生") == (0, 8, 0, 0)
+    assert mandarin.compare("他用iPhone打电话。", "他用iphone打")[0] == 2
 
 
 @old_packages

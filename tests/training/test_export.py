@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from indextts.checkpoints import read_tensors
 from training.export import FILES, export
 from training.import_weights import import_weights
+from training.loop import save_weights
 
 
 def test_stored_weights_are_read_back(tmp_path: Path) -> None:
@@ -34,3 +35,17 @@ def test_stored_weights_are_read_back(tmp_path: Path) -> None:
         import_weights(tmp_path / "model", tmp_path / "next", ["voice"])
     error = (back["large"] - weights["large"]).abs().amax(1) / weights["large"].abs().amax(1)
     assert error.max() < 1 / 200
+
+
+def test_unfinished_networks_come_from_their_checkpoints(tmp_path: Path) -> None:
+    runs, model = tmp_path / "runs", tmp_path / "model"
+    runs.mkdir()
+    best = {"best": {"model.weight": torch.full((3,), 2.0), "cross_entropy": torch.tensor(1.5)}, "model": {}}
+    torch.save({"parts": best}, runs / "gpt.pt")
+    save_weights(runs / "s2mel_codes.safetensors", {"weight": torch.full((3,), 4.0)})
+    assert export(runs, model) == {}
+    sizes = export(runs, model, use={"s2mel": "s2mel_codes"}, unfinished=True)
+    assert set(sizes) == {FILES["gpt"], FILES["s2mel"]}
+    assert read_tensors(model / FILES["gpt"])["weight"].tolist() == [2.0] * 3
+    assert read_tensors(model / FILES["gpt"]).keys() == {"weight"}
+    assert read_tensors(model / FILES["s2mel"])["weight"].tolist() == [4.0] * 3

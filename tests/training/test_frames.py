@@ -11,9 +11,10 @@ from indextts.audio import resample_22k_to_16k, semantic_features
 from indextts.config import SemanticCodecConfig, W2VBertConfig
 from indextts.models.semantic_codec import SemanticCodec, VectorQuantizer
 from indextts.models.semantic_encoder import SemanticEncoder
+from tests.training.conftest import FIRST_PHONE
 from training.dataset import SpeechData
 from training.extract_semantics import extract, quantize_rows
-from training.frames import CropSampler, FrameHeads, batches_by_length, weighted
+from training.frames import NUM_PHONES, CropSampler, FrameHeads, batches_by_length, weighted
 from training.semantics import Semantics
 from training.train_semantic_codec import CodebookLearner
 from training.train_semantic_encoder import VoiceAdversary, mask_features
@@ -29,7 +30,7 @@ def test_labels_of_a_crop(toy_speech: Path) -> None:
     assert voiced.float().mean() > 0.9  # all but some frames where the loudness jumps
     assert labels.log_f0[:, inner][voiced].abs().max() < 0.02  # relative to the voice, both are at their mean
     # Phones and energy are aligned: the loudness of a phone in the middle of it follows its id.
-    ids, energy = labels.phones[0].float(), labels.energy[0] * 10
+    ids, energy = (labels.phones[0] - FIRST_PHONE).float(), labels.energy[0] * 10
     expected = 20 * torch.log10(ids)
     middle = [t for t in range(3, len(ids) - 3) if (ids[t - 1 : t + 2] == ids[t]).all()]
     difference = (energy - expected)[middle]
@@ -48,8 +49,8 @@ def test_heads_can_learn_the_labels(toy_speech: Path) -> None:
     torch.manual_seed(0)
     crops = CropSampler(SpeechData(toy_speech, "cpu"), seed=0).draw(1.0, 8.0)
     labels = crops.labels
-    heads = FrameHeads(20)
-    code = F.one_hot(labels.phones, 17).float()
+    heads = FrameHeads(NUM_PHONES + 3)
+    code = F.one_hot(labels.phones, NUM_PHONES).float()
     hidden = torch.cat([code, labels.log_f0[..., None], labels.voiced[..., None], labels.energy[..., None]], -1)
     optimizer = torch.optim.Adam(heads.parameters(), 0.1)
     for _ in range(150):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from indextts.emotion import EMOTIONS
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.generate import Plan, spoken_part, write_shard
 from training.styles import NEUTRAL_SHARE, STYLES, draw_prosody, draw_style
-from training.templates import english_templates, mandarin_templates, ordinal
+from training.templates import english_templates, mandarin_templates, mixed_templates, ordinal, word_lists
 from training.texts import NearDuplicates, Sentence, join, split
 from training.voices import HELDOUT_STOCK, ROW_STEP, VoiceBank, pack_voices
 
@@ -63,13 +64,13 @@ def test_written_shards_read_back(tmp_path: Path) -> None:
     (tmp_path / "voices.json").write_text(json.dumps(VOICES))
     utterances = Plan(SENTENCES, VOICES, seed=3, shard_size=60).shard(0)
     waves = [np.full(5513 + i, i, np.int16) for i in range(60)]
-    read = [(wave, [0, 7, 0], np.array([1, 8, 1])) for wave in waves]
+    read = [(wave, [0, 77, 0], np.array([1, 8, 1])) for wave in waves]
     seconds = write_shard(tmp_path / "shard_00000", utterances, SENTENCES, read)
     assert seconds == pytest.approx(sum(map(len, waves)) / SAMPLE_RATE_HZ)
     data = SpeechData(tmp_path, "cpu", "heldout")
     assert len(data) == 42
     torch.testing.assert_close(data.wave([41])[0], torch.full((5513 + 41,), 41 / 32768))
-    assert data.phones_at([0], 40.0, 11).tolist() == [[0] + [7] * 8 + [0] * 2]
+    assert data.phones_at([0], 40.0, 11).tolist() == [[0] + [77] * 8 + [0] * 2]
     assert data.style.tolist() == [u.style for u in utterances[:42]]
 
 
@@ -80,7 +81,7 @@ def test_spoken_part_leaves_out_the_silence() -> None:
     assert level == pytest.approx(0.03**0.5)
 
 
-def test_styles_are_neutral_at_no_intensity_and_half_of_the_draws() -> None:
+def test_styles_are_neutral_at_no_intensity_and_in_some_of_the_draws() -> None:
     generator = np.random.default_rng(0)
     draws = [draw_style(generator) for _ in range(4000)]
     assert len(STYLES) == 9
@@ -121,10 +122,13 @@ def test_stock_style_is_the_row_of_the_pack(voices: Path) -> None:
 
 
 def test_templates_are_many_and_filled() -> None:
-    english, mandarin = english_templates(1), mandarin_templates(1)
+    english, mandarin, mixed = english_templates(1), mandarin_templates(1), mixed_templates(1)
     assert len(set(english)) == len(english) > 1500
     assert len(set(mandarin)) == len(mandarin) > 250
-    assert not any(set("{}|\n") & set(text) for text in [*english, *mandarin])
+    assert len(set(mixed)) == len(mixed) > 1000
+    assert not any(set("{}|\n") & set(text) for text in [*english, *mandarin, *mixed])
+    lists = word_lists(["苹果", "电脑", "雨伞", "自行车"], 20, seed=1)
+    assert len(lists) == 20 and all(2 <= len(text.rstrip("。").split("，")) <= 4 for text in lists)
     assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 22)] == (
         ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd"]
     )
@@ -141,6 +145,22 @@ def test_evaluation_sentences_have_no_near_duplicates_in_train() -> None:
     near = NearDuplicates(s.text for s in chosen)
     assert not any(s.text in near for s in kept if not s.eval)
     assert 5 < sum(s.heldout and not s.eval for s in kept) < 50
+
+
+def test_chinese_texts_near_to_an_evaluation_sentence_are_found() -> None:
+    near = NearDuplicates(["他把所有的积蓄都捐给了学校。"])
+    assert "听说他把所有的积蓄都存了起来。" in near
+    assert "他把书捐给了学校。" not in near
+    assert "我们有九百个学生。" not in near
+
+
+def test_in_every_style_each_feature_differs_from_calm() -> None:
+    calm = STYLES["calm"]
+    for name in EMOTIONS[:-1]:
+        style = STYLES[name]
+        for feature in ("f0_scale", "f0_range", "speed"):
+            assert abs(np.log(getattr(style, feature) / getattr(calm, feature))) > 0.05, (name, feature)
+        assert abs(style.level_db - calm.level_db) >= 1.0, name
 
 
 def test_joined_sentences_stay_on_their_side_of_the_split() -> None:

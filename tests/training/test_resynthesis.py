@@ -11,7 +11,7 @@ import torch
 
 from indextts.checkpoints import BUNDLED_DIR, read_tensors
 from training import resynthesise
-from training.evaluate import Clip, read_clips, write_clips
+from training.clips import Clip, read_clips, write_clips
 from training.without_latents import muted
 
 

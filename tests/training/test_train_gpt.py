@@ -140,7 +140,7 @@ def test_prompts_are_other_sentences_of_the_same_voice(batches: GPTBatches) -> N
         two += choice.two.sum()
         assert (choice.emotion[choice.own_emotion] == choice.first[choice.own_emotion]).all()
     assert found > 19 * len(batches.usable)
-    assert 0.1 < own / found < 0.5
+    assert 0.1 < own / found < gpt_batches.OWN_EMOTION + 0.05
     assert 0.1 < two / found < 0.6
 
 
@@ -148,6 +148,39 @@ def test_the_emotion_is_heard_in_an_utterance_of_the_same_style(batches: GPTBatc
     for _ in range(20):
         choice = batches.choose(batches.usable)
         assert (batches.style[choice.emotion] == batches.style[choice.target]).all()
+
+
+def test_where_another_voice_shows_the_emotion_the_prompt_rather_has_another_style(batches: GPTBatches) -> None:
+    alike = own = count = 0
+    for _ in range(20):
+        choice = batches.choose(batches.usable)
+        others = ~choice.own_emotion
+        same = batches._alike(choice.first, choice.target)
+        assert same[choice.own_emotion].all()
+        alike, own, count = alike + same[others].sum(), own + choice.own_emotion.sum(), count + others.sum()
+    assert own > 0 and alike / count < 0.15  # of the utterances of a voice a third have the style of the target
+
+
+def test_the_length_is_told_now_and_then_to_a_model_that_listens(root: Path, batches: GPTBatches) -> None:
+    choice = batches.choose(batches.usable)
+    assert not batches.gather(choice).length_hints.any()
+    batches.hinted = gpt_batches.HINTED
+    batch = batches.gather(choice)
+    told = batch.length_hints > 0
+    assert torch.equal(batch.length_hints[told], batch.code_lengths[told])
+    assert 0.1 < told.float().mean() < 0.7
+
+
+def test_weights_to_begin_with_leave_the_codes_out(batches: GPTBatches) -> None:
+    torch.manual_seed(0)
+    earlier, model = UnifiedVoice(batches.config), UnifiedVoice(batches.config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = dict(earlier.state_dict()) | {"speed_emb.weight": torch.zeros(3, 16)}
+    taken = train_gpt.begin_with(model, weights)
+    for name, value in model.state_dict().items():
+        kept = name.startswith(("mel_embedding.", "mel_head.")) or name == "speed_emb.weight"
+        assert (name in taken) == (not kept)
+        assert torch.equal(value, before[name] if kept else weights[name])
 
 
 def test_a_batch_holds_what_was_chosen(batches: GPTBatches) -> None:
@@ -226,6 +259,7 @@ def test_a_worth_is_nothing_where_an_input_is_not_heard(batches: GPTBatches) -> 
         torch.nn.init.zeros_(parameter)
     figures = train_gpt.HeldOut.draw(batches, 16).score(model)
     assert figures["emotion_worth"] == pytest.approx(0, abs=1e-6)
+    assert figures["emotion_worth_first"] == pytest.approx(0, abs=1e-6)
     assert figures["text_worth"] != pytest.approx(0, abs=1e-4)
 
 

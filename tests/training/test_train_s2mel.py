@@ -318,14 +318,14 @@ def test_both_stages_run_resume_and_export(root: Path, monkeypatch: pytest.Monke
     assert torch.load(root / "s2mel_codes.pt", weights_only=True)["step"] == 6
     first = load_file(root / "s2mel_codes.safetensors")
     run(monkeypatch, root, "--stage", "latents")
-    second = load_file(root / "s2mel.safetensors")
+    second = load_file(root / "s2mel_latents.safetensors")
     S2Mel(config).load_state_dict(second)
     changed = {key for key in second if not torch.equal(first[key], second[key])}
     assert {"gpt_layer.0.weight", "length_regulator.content_in_proj.weight"} <= changed
-    log = (root / "s2mel.log").read_text()
+    log = (root / "s2mel_latents.log").read_text()
     (root / "s2mel_codes.safetensors").unlink()
-    run(monkeypatch, root, "--stage", "latents", "--init", str(root / "s2mel.safetensors"), "--peak-lr", "1e-9")
-    third = load_file(root / "s2mel.safetensors")
+    run(monkeypatch, root, "--stage", "latents", "--init", str(root / "s2mel_latents.safetensors"), "--peak-lr", "1e-9")
+    third = load_file(root / "s2mel_latents.safetensors")
     assert {key for key in third if not torch.allclose(second[key], third[key], atol=1e-6)} == {
         key for key in third if key.startswith("gpt_layer.")
     }

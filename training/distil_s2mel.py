@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from indextts.config import ModelConfig, load_model_config
+from indextts.config import ModelConfig
+from indextts.config_file import load_model_config
 from indextts.models.dit import DiT
 from indextts.models.s2mel import S2Mel
 from training.graphs import Figures, step_unless_broken, trainable_step

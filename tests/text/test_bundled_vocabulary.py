@@ -72,3 +72,29 @@ def test_punctuation_stands_alone(tokenizer: TextTokenizer) -> None:
     pieces = tokenizer.tokenize("Well, don't on-time... 好，是吗？No!")
     # What stands inside a word has no sound of its own.
     assert [p for p in pieces if p.strip("▁ˈˌ") and not any(c.isalnum() for c in p)] == [",", "...", ",", "?", "!"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("今天是2024年3月15日。", "JIN1 TIAN1 SHI4 ER4 LING2 ER4 SI4 NIAN2 SAN1 YUE4 SHI2 WU3 RI4."),
+        ("价格是$25.99。", "JIA4 GE2 SHI4 ER4 SHI2 WU3 DIAN3 JIU3 JIU3 MEI3 YUAN2."),
+        ("现在是下午3:45。", "XIAN4 ZAI4 SHI4 XIA4 WU3 SAN1 DIAN3 SI4 SHI2 WU3 FEN1."),
+        ("GDP增长了6.5%。", "GDP ZENG1 ZHANG3 LE5 BAI3 FEN1 ZHI1 LIU4 DIAN3 WU3."),
+        ("他zhong4视CHONG2新开始。", "TA1 ZHONG4 SHI4 CHONG2 XIN1 KAI1 SHI3."),
+        ("DA4 JIA1好，我叫Peter。", "DA4 JIA1 HAO3, WO3 JIAO4 Peter."),
+    ],
+)
+def test_mandarin_is_read_with_its_numbers_dates_money_and_pinyin(
+    tokenizer: TextTokenizer, text: str, words: str
+) -> None:
+    pieces, written = tokenizer.read(text)
+    assert " ".join(written) == words
+    assert tokenizer.unknown_id not in tokenizer.ids(pieces)
+
+
+def test_two_languages_stand_in_one_sentence(tokenizer: TextTokenizer) -> None:
+    pieces = tokenizer.tokenize("我用iPhone给Tom打电话。")
+    spoken = "".join(pieces).replace("▁", " ")
+    assert spoken.split() == ["WO3", "YONG4", *to_phonemes("iPhone").split(), "GEI3", "tˈɑm", "DA3", "DIAN4", "HUA4."]
+    assert tokenizer.tokenize("DA4 JIA1好") == tokenizer.tokenize("大家好")

@@ -48,7 +48,7 @@ class SpeechStage:
             UndefinedValues: scores of the model are not finite.
         """
         known = latents, emotion, ids, id_lengths = self._known(segments, conditioning)
-        hints = self._hints(length_hints)
+        hints = None if length_hints is None else torch.tensor(length_hints, device=ids.device).clamp(max=self.gpt.max_codes)
         limited, prefix = self._limited(sampling), self.gpt.prefix(*known, hints)
         drawn = generate(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
         for segment, codes in zip(segments, drawn.codes, strict=True):
@@ -122,12 +122,6 @@ class SpeechStage:
         voice = conditioning.voice
         latents, emotion = (x.to(self.gpt.dtype) for x in (voice.speaker_latents, conditioning.emotion_vector))
         return latents, emotion, *padded([torch.tensor(s.token_ids, device=latents.device) for s in segments])
-
-    def _hints(self, length_hints: Sequence[int] | None) -> Tensor | None:
-        """In how many codes to speak each segment, as ``UnifiedVoice.prefix`` takes it."""
-        if length_hints is None:
-            return None
-        return torch.tensor(length_hints, device=self._device).clamp(max=self.backend.max_codes)
 
     def _limited(self, sampling: SamplingParams) -> SamplingParams:
         """With no more codes than there is room for."""

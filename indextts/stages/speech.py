@@ -48,7 +48,9 @@ class SpeechStage:
             UndefinedValues: scores of the model are not finite.
         """
         known = latents, emotion, ids, id_lengths = self._known(segments, conditioning)
-        hints = None if length_hints is None else torch.tensor(length_hints, device=ids.device).clamp(max=self.gpt.max_codes)
+        hints = None
+        if length_hints is not None:
+            hints = torch.tensor(length_hints, device=ids.device).clamp(max=self.gpt.max_codes)
         limited, prefix = self._limited(sampling), self.gpt.prefix(*known, hints)
         drawn = generate(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
         for segment, codes in zip(segments, drawn.codes, strict=True):

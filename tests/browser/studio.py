@@ -151,6 +151,6 @@ class Studio:
 
     def download(self, button: Locator) -> tuple[np.ndarray, int]:
         """Samples and rate of the sound file behind a button."""
-        with self.page.expect_download() as started:
+        with self.page.expect_download(timeout=SPOKEN_S * 1000) as started:
             button.click()
         return soundfile.read(started.value.path(), dtype="float32")

@@ -139,19 +139,22 @@ class Result:
         stops = [self.cancel.click, parts["try.cancel"].click]
         gr.on(stops, fn=None, js="() => window.indexttsPlayer.stop()", api_visibility="private")
         gr.on(stops, cancel, outputs=panels, cancels=[speaking], queue=False, api_visibility="private")
-        self.table.select(self.replay, self.takes, [self.audio, self.seed], **ACTION)
-        gr.on([self.audio.change, self.format.change], self.offer, [self.audio, self.format], self.download, **ACTION)
+        # What is offered changes with what is shown, in the same answer: one of its own would come later, and what
+        # it takes back could be what has just been made.
+        self.table.select(self.replay, [self.takes, self.format], [self.audio, self.download, self.seed], **ACTION)
+        self.format.change(self.offer, [self.audio, self.format], self.download, **ACTION)
         self.page.fields["seed.keep"].click(
             str, self.seed, self.page.fields["seed"], queue=False, api_visibility="private"
         )
 
-    def replay(self, takes: Takes, event: gr.SelectData, http: gr.Request) -> tuple[Any, Any]:
-        """Play the take that was chosen; its seed is the one to be used again."""
+    def replay(self, takes: Takes, audio_format: str, event: gr.SelectData, http: gr.Request) -> tuple[Any, Any, Any]:
+        """Play the take that was chosen, and offer it; its seed is the one to be used again."""
         with readable_errors(language_of(http)):
             take = takes.get(int(event.row_value[0]))
             if take is None:
                 raise PageError("error.no_take")
-            return gr.Audio(value=str(take.path), autoplay=True), take.seed
+            path = str(take.path)
+            return gr.Audio(value=path, autoplay=True), self.offer(path, audio_format, http), take.seed
 
     def offer(self, path: str | None, audio_format: str, http: gr.Request) -> Any:
         """The speech that is shown, in the chosen format, behind the button."""

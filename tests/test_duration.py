@@ -47,7 +47,7 @@ def test_the_speech_is_so_many_times_as_long(tiny_engine: Engine, voice: VoicePr
 
 
 def test_a_text_of_several_segments_keeps_to_the_seconds(tiny_engine: Engine, voice: VoicePrompt) -> None:
-    text = "Hello there. " * 4
+    text = "Hello there. " * 8
     sampling = SamplingParams(max_mel_tokens=10, num_beams=1)
     request = SynthesisRequest(text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10)
     free = tiny_engine.synthesize(request)

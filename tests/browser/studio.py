@@ -106,7 +106,8 @@ class Studio:
     # ------------------------------------------------------------------------------------------- what one sees, hears
 
     def status(self) -> str:
-        return self.page.locator("#status").inner_text()
+        # Not innerText: that is another while the tab that was chosen is not there yet.
+        return self.page.locator("#status").text_content() or ""
 
     def speak(self, words: str, seed: int = 7, button: str = "speak") -> str:
         """Have ``words`` spoken, and wait for the end. Returns the status line."""
@@ -114,7 +115,7 @@ class Studio:
         self.choose_seed(seed)
         before = self.status()
         self.button(button).click()
-        self.page.wait_for_function("(before) => document.querySelector('#status').innerText !== before", arg=before)
+        self.page.wait_for_function("(before) => document.querySelector('#status').textContent !== before", arg=before)
         return self.wait_for_status(self.done_with(seed))
 
     def done_with(self, seed: int) -> str:

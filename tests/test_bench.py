@@ -66,6 +66,7 @@ def test_figures_are_of_the_planned_work(report: BenchReport) -> None:
         assert config.error is None and [figures.beams for figures in config.beams] == [2, 1]
         assert config.load_s and config.first_run_s and config.voice_s
         assert config.voice_s < config.first_run_s
+        assert config.flow_s is not None and len(config.flow_s.values) == 2 and min(config.flow_s.values) > 0
         for figures in config.beams:
             assert figures.long is not None and figures.long.segments > 1
             assert (figures.short.characters, figures.long.characters, figures.codes) == (5, 30, 55)
@@ -84,8 +85,8 @@ def test_what_was_asked_and_does_not_run_is_shown(report: BenchReport) -> None:
     assert "fp16: NOT HONOURED, fp16: fp32 (needs a CUDA device)" in text
     assert "strict: FAILED, UnsupportedOption: --cuda-kernel" in text
     assert "fp32: precision: fp32" in text and "*: not all that was asked for runs" in text
-    heads = [line for line in text.splitlines() if line.startswith(("first load ", "2 beams ", "1 beam "))]
-    assert [line.split("  ")[0] for line in heads] == ["first load", "2 beams", "1 beam"]
+    heads = [line for line in text.splitlines() if line.startswith(("first load ", "2 beams ", "1 beam ", "flow, "))]
+    assert [line.split("  ")[0] for line in heads] == ["first load", "2 beams", "1 beam", "flow, 2,000 frames"]
     for line in heads:
         assert "fp16 *" in line and "strict" not in line and "fp32 *" not in line
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from indextts.bench.flow import flow_times_s
 from indextts.bench.machine import PeakMemory, synchronize
 from indextts.bench.quality import Quality, QualityFigures, QualityPlan
 from indextts.config import EngineConfig, SamplingParams
@@ -130,7 +131,8 @@ class BeamFigures:
 class ConfigFigures:
     """One configuration: what it is, how it came up and what it can do; or the ``error`` that ended it.
 
-    ``first_run_s`` is the first run after the load, which hears the voice in ``voice_s`` of it.
+    ``first_run_s`` is the first run after the load, which hears the voice in ``voice_s`` of it. ``flow_s`` is of one
+    request of a fixed size (``indextts.bench.flow``) in ``flow_steps``.
     """
 
     name: str
@@ -140,6 +142,8 @@ class ConfigFigures:
     first_run_s: float | None = None
     voice_s: float | None = None
     beams: tuple[BeamFigures, ...] = ()
+    flow_s: Repeated | None = None
+    flow_steps: int = 0
     quality: QualityFigures | None = None
     error: str | None = None
 
@@ -217,6 +221,8 @@ def _measure_engine(name: str, engine: Engine, plan: Plan, memory: PeakMemory, l
         logger.info("%s: %d beams", name, beams)
         memory.reset()
         measured.append(_measure_beams(engine, plan, beams, request, memory))
+    logger.info("%s: flow", name)
+    flow_s = Repeated(tuple(flow_times_s(engine, plan.voice, max(1, plan.warm_ups), plan.repetitions)))
     return ConfigFigures(
         name,
         engine.report.entries,
@@ -225,6 +231,8 @@ def _measure_engine(name: str, engine: Engine, plan: Plan, memory: PeakMemory, l
         first_run_s,
         first.timings.conditioning_s,
         tuple(measured),
+        flow_s,
+        engine.models.config.s2mel.steps,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from indextts.bench.flow import FRAMES
 from indextts.bench.measure import STAGES, BeamFigures, BenchReport, ConfigFigures, Repeated, TextFigures
 from indextts.bench.quality import Difference, QualityFigures, SoundDistance
 from indextts.errors import UnsupportedOption
@@ -35,6 +36,8 @@ def as_text(report: BenchReport) -> str:
         for index, beams in enumerate(plan.beams):
             figures = [config.beams[index] for config in measured]
             lines += ["", *table(beams_title(beams), names, beam_rows(figures))]
+        if plan.beams:
+            lines += ["", *table(f"flow, {FRAMES:,} frames", names, flow_rows(measured))]
         if plan.quality is not None:
             title = f"quality, {len(plan.quality.sentences)} sentences in {len(plan.quality.voices)} voices"
             lines += ["", *table(title, names, quality_rows([c.quality for c in measured if c.quality is not None]))]
@@ -105,6 +108,14 @@ def text_rows(figures: Sequence[TextFigures]) -> list[Row]:
         ("  real-time factor", [f"{figure.real_time_factor:.3f}" for figure in figures]),
         ("  characters/s", [f"{figure.characters_per_s:.1f}" for figure in figures]),
         ("  times the first", [f"{figure.characters_per_s / first.characters_per_s:.2f}" for figure in figures]),
+    ]
+
+
+def flow_rows(configs: Sequence[ConfigFigures]) -> list[Row]:
+    """One request of a fixed size."""
+    return [
+        ("  steps", [str(config.flow_steps) for config in configs]),
+        ("  time", [NOTHING if config.flow_s is None else repeated(config.flow_s) for config in configs]),
     ]
 
 

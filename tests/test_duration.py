@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
 from indextts.stages.duration import at_length, share_frames, wanted_factors
 from indextts.types import Segment, SpeechCodes, SynthesisRequest, VoicePrompt
-
-HOP = 256
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +40,24 @@ def test_the_speech_is_so_many_times_as_long(tiny_engine: Engine, voice: VoicePr
         request = SynthesisRequest("Hello there.", voice, sampling=sampling, seed=7, **more)  # type: ignore[arg-type]
         return len(tiny_engine.synthesize(request).samples)
 
-    free = samples()
-    assert abs(samples(duration_factor=factor) - free * factor) <= HOP
-    assert abs(samples(duration_s=factor * free / 22050) - free * factor) <= HOP
+    free, frame = samples(), tiny_engine.models.vocoder.hop_samples
+    assert free > 10 * frame
+    assert abs(samples(duration_factor=factor) - free * factor) <= frame
+    assert abs(samples(duration_s=factor * free / 22050) - free * factor) <= frame
 
 
 def test_a_text_of_several_segments_keeps_to_the_seconds(tiny_engine: Engine, voice: VoicePrompt) -> None:
     text = "Hello there. " * 8
     sampling = SamplingParams(max_mel_tokens=10, num_beams=1)
-    request = SynthesisRequest(text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10)
+    request = SynthesisRequest(
+        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, interval_silence_ms=1
+    )
     free = tiny_engine.synthesize(request)
     assert free.segments > 2
     wanted_s = 1.1 * len(free.samples) / 22050
-    wanted = SynthesisRequest(
-        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, duration_s=wanted_s
-    )
-    assert len(tiny_engine.synthesize(wanted).samples) / 22050 == pytest.approx(wanted_s, rel=0.03)
+    wanted = tiny_engine.synthesize(dataclasses.replace(request, duration_s=wanted_s))
+    frames = free.segments / 2  # each is rounded to whole frames
+    assert abs(len(wanted.samples) - wanted_s * 22050) <= frames * tiny_engine.models.vocoder.hop_samples
 
 
 def test_only_a_model_that_listens_is_told(flow: S2Mel) -> None:

@@ -130,17 +130,16 @@ class Run:
 
     def at_wanted_length(self, batch: Sequence[Segment], spoken: list[SpeechCodes], speak: Speak) -> list[SpeechCodes]:
         """What was spoken, as long as the request wants it."""
-        request, flow, config = self.request, self.engine.models.s2mel, self.engine.models.config
+        request, models = self.request, self.engine.models
         if request.duration_factor == 1.0 and request.duration_s is None:
             return spoken
         wanted_frames = None
         if request.duration_s is not None:
             silence_s = (self.segment_count - 1) * max(0, request.interval_silence_ms) / 1000
-            spectrogram = config.s2mel.preprocess_params
-            frames_per_s = spectrogram.sr / spectrogram.spect_params.hop_length
+            frames_per_s = self.engine.sample_rate_hz / models.vocoder.hop_samples
             wanted_frames = share_frames(batch, self.token_count, (request.duration_s - silence_s) * frames_per_s)
-        factors = wanted_factors(spoken, flow, request.duration_factor, wanted_frames)
-        return at_length(spoken, factors, flow, speak if config.gpt.length_hints else None)
+        factors = wanted_factors(spoken, models.s2mel, request.duration_factor, wanted_frames)
+        return at_length(spoken, factors, models.s2mel, speak if models.config.gpt.length_hints else None)
 
     def sounds_in_chunks(
         self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwrig
 from indextts.webui.i18n import text
 
 SPOKEN_S = 240.0  # how long a test waits for speech on a slow machine
+STATUS = "#status p"
 LISTEN = """
 window.heard = [];
 const start = AudioBufferSourceNode.prototype.start;
@@ -106,8 +107,8 @@ class Studio:
     # ------------------------------------------------------------------------------------------- what one sees, hears
 
     def status(self) -> str:
-        # Not innerText: that is another while the tab that was chosen is not there yet.
-        return self.page.locator("#status").text_content() or ""
+        # Beside it, unseen, Gradio counts the seconds. And innerText is another while the tab is not shown yet.
+        return self.page.locator(STATUS).text_content() or ""
 
     def speak(self, words: str, seed: int = 7, button: str = "speak") -> str:
         """Have ``words`` spoken, and wait for the end. Returns the status line."""
@@ -115,7 +116,8 @@ class Studio:
         self.choose_seed(seed)
         before = self.status()
         self.button(button).click()
-        self.page.wait_for_function("(before) => document.querySelector('#status').textContent !== before", arg=before)
+        changed = f"(before) => document.querySelector('{STATUS}').textContent !== before"
+        self.page.wait_for_function(changed, arg=before)
         return self.wait_for_status(self.done_with(seed))
 
     def done_with(self, seed: int) -> str:

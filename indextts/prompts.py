@@ -1,7 +1,7 @@
-"""Recordings before voices are taken from them: trimmed, and looked at for what makes a poor voice.
+"""Recordings before voices are taken from them: trimmed, levelled, and looked at for what makes a poor voice.
 
-Nothing here is needed to speak: the model takes any recording that can be decoded. It is what a person wants to be told
-at once about the one that was just made.
+The released model takes a recording as it is. A model whose configuration says ``tidy_prompts`` gets it as ``tidied``
+makes it. The rest is what a person wants to be told at once about the recording that was just made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from indextts.audio import MAX_PROMPT_S, check_prompt, load_audio, recording_length
 from indextts.errors import AudioError
@@ -28,6 +30,9 @@ PAUSE_DB = 15.0
 SILENCE_DB, SILENCE_DBFS = 35.0, -60.0  # below the loud frames, and below full scale: nobody speaks there
 MARGIN_S = 0.2
 WORTH_TRIMMING_S = 0.5
+LOUD_DBFS = (-24.0, -12.0)
+"""The loud frames of a recording at a usual level: those of studio recordings are at -14 to -18."""
+LEVELLED_DBFS = -17.0
 
 FLAWS = ("clipped", "quiet", "short", "long", "noisy")
 """What can be wrong with a recording that can still be used."""
@@ -75,6 +80,25 @@ def examine(path: str | Path) -> Prompt:
     kept = spoken[: int(MAX_PROMPT_S * rate)]
     found = flaws(kept, len(spoken) > len(kept), rate)
     return Prompt(kept, rate, len(kept) < len(heard), recorded_s, found)
+
+
+def load_tidy_prompt(source: str | Path | bytes, sample_rate_hz: int, name: str = "") -> Tensor:
+    """As ``indextts.audio.load_prompt``, but ``tidied``: what counts are the first seconds in which somebody speaks."""
+    wave = load_audio(source, sample_rate_hz, LOOKED_AT_S, name)
+    check_prompt(wave, sample_rate_hz, name or ("recording" if isinstance(source, bytes) else Path(source).name))
+    return tidied(wave, sample_rate_hz)[:, : int(MAX_PROMPT_S * sample_rate_hz)]
+
+
+def tidied(wave: Tensor, sample_rate_hz: int) -> Tensor:
+    """A recording ``[1, N]`` without silence at its ends, and as loud as recordings are.
+
+    Where there is little silence and the level is a usual one, nothing is changed.
+    """
+    spoken = trim(wave[0].numpy(), sample_rate_hz)
+    loud_dbfs = float(np.percentile(levels_dbfs(spoken, sample_rate_hz), 95))
+    low, high = LOUD_DBFS
+    gain = 1.0 if low <= loud_dbfs <= high else 10 ** ((LEVELLED_DBFS - loud_dbfs) / 20)
+    return torch.from_numpy(spoken)[None] * gain
 
 
 def flaws(samples: np.ndarray, cut: bool, sample_rate_hz: int) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import math
 import struct
 import tracemalloc
 from pathlib import Path
@@ -9,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from indextts.engine import Engine
 from indextts.errors import AudioError
-from indextts.prompts import examine, levels_dbfs, trim
-from indextts.types import read_recording
+from indextts.prompts import LEVELLED_DBFS, examine, levels_dbfs, load_tidy_prompt, tidied, trim
+from indextts.stages.conditioning import ConditioningStage
+from indextts.types import VoicePrompt, read_recording
 from indextts.voices import EXAMPLES_DIR
 
 RATE_HZ = 22050
@@ -135,3 +141,40 @@ def test_three_hours_are_refused_unread(tmp_path: Path) -> None:
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="cannot read the recording"):
         examine(tmp_path / "gone.wav")
+
+
+def test_a_usual_recording_is_heard_as_it_is(speech: np.ndarray) -> None:
+    wave = torch.from_numpy(speech).float()[None]
+    assert torch.equal(tidied(wave, RATE_HZ), wave)
+
+
+@pytest.mark.parametrize("gain", [0.05, 3.0])
+def test_quiet_and_loud_recordings_are_heard_at_a_usual_level(speech: np.ndarray, gain: float) -> None:
+    wave = torch.from_numpy(gain * speech).float()[None]
+    heard = tidied(wave, RATE_HZ)[0].numpy()
+    assert np.percentile(levels_dbfs(heard, RATE_HZ), 95) == pytest.approx(LEVELLED_DBFS, abs=0.1)
+    assert np.corrcoef(heard, speech)[0, 1] > 0.999
+
+
+def test_silence_before_the_voice_does_not_use_up_the_seconds_that_are_heard(speech: np.ndarray) -> None:
+    recorded = np.concatenate([np.zeros(14 * RATE_HZ), speech, np.zeros(2 * RATE_HZ)])
+    content = io.BytesIO()
+    soundfile.write(content, recorded, RATE_HZ, format="WAV", subtype="FLOAT")
+    heard = load_tidy_prompt(content.getvalue(), RATE_HZ)
+    assert 3.5 * RATE_HZ < heard.shape[1] <= len(speech) + 0.5 * RATE_HZ
+    with pytest.raises(AudioError, match="silent"):
+        content = io.BytesIO()
+        soundfile.write(content, np.zeros(RATE_HZ), RATE_HZ, format="WAV")
+        load_tidy_prompt(content.getvalue(), RATE_HZ)
+
+
+def test_a_model_says_how_it_hears_recordings(tiny_engine: Engine, speech: np.ndarray) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, 0.02 * speech, RATE_HZ, format="WAV", subtype="FLOAT")
+    prompt, models = VoicePrompt(content.getvalue()), tiny_engine.models
+    as_it_is = tiny_engine.stages.conditioning.voice(prompt)
+    tidy = dataclasses.replace(models, config=dataclasses.replace(models.config, tidy_prompts=True))
+    stage = ConditioningStage(tidy, tiny_engine.stages.conditioning.emotions, None, 0)
+    louder_nepers = (stage.voice(prompt).prompt_mel - as_it_is.prompt_mel)[..., 50:-50].median()
+    quiet_dbfs = np.percentile(levels_dbfs(0.02 * speech, RATE_HZ), 95)
+    assert float(louder_nepers) == pytest.approx((LEVELLED_DBFS - quiet_dbfs) / 20 * math.log(10), rel=0.1)

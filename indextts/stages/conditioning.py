@@ -24,6 +24,7 @@ from indextts import audio
 from indextts.emotion import EmotionTables, scale_emo_vector
 from indextts.errors import EmotionError
 from indextts.loading import Models
+from indextts.prompts import load_tidy_prompt
 from indextts.stages.conditioning_file import KnownVoice, load_known_voice, model_fingerprint, save_known_voice
 from indextts.types import (
     Conditioning,
@@ -144,7 +145,7 @@ class ConditioningStage:
     def _voice(self, prompt: VoicePrompt) -> Voice:
         m, config = self.models, self.models.config.s2mel
         rate = config.preprocess_params.sr
-        wave = audio.load_prompt(prompt.data, rate, prompt.name).to(m.device)
+        wave = self.load(prompt, rate)
         wave_16k = audio.resample_22k_to_16k(wave)
         embedding = self.semantic_embedding(wave_16k)
         _, quantized = m.semantic_codec.quantize(embedding)
@@ -165,8 +166,13 @@ class ConditioningStage:
 
     @torch.inference_mode()
     def _recorded_emotion(self, prompt: VoicePrompt) -> Tensor:
-        wave_16k = audio.load_prompt(prompt.data, audio.SEMANTIC_SAMPLE_RATE_HZ, prompt.name).to(self.models.device)
+        wave_16k = self.load(prompt, audio.SEMANTIC_SAMPLE_RATE_HZ)
         return self.models.gpt.emotion_vector(*self.gpt_input(self.semantic_embedding(wave_16k)))
+
+    def load(self, prompt: VoicePrompt, sample_rate_hz: int) -> Tensor:
+        """The recording as the model is to hear it, ``[1, N]``."""
+        load = load_tidy_prompt if self.models.config.tidy_prompts else audio.load_prompt
+        return load(prompt.data, sample_rate_hz, prompt.name).to(self.models.device)
 
     def semantic_embedding(self, wave_16k: Tensor) -> Tensor:
         """Normalised hidden state of the semantic encoder ``[1, T, D]`` for ``[1, N]`` samples at 16 kHz."""

@@ -12,6 +12,7 @@ model has of the recording's codes and its text.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ def main() -> None:
     clips = []
     for clip in read_clips(options.recordings):
         samples = speak(options.recordings / clip.file, clip)
-        clips.append(Clip(Path(clip.file).with_suffix(".wav").name, clip.text, clip.voice, seed=clip.seed))
+        clips.append(replace(clip, file=Path(clip.file).with_suffix(".wav").name, synthesis_s=0.0, warnings=()))
         encoding.write_wav(options.out / clips[-1].file, samples, engine.sample_rate_hz)
         print(f"{clip.voice}: {clip.text}", flush=True)
     write_clips(options.out, clips)

@@ -31,6 +31,8 @@ CROP_S = 4.0
 BATCH_S = 512.0
 LEARNING_RATE = 1.5e-3
 COMMITMENT = 0.5
+RECONSTRUCTION = 0.5
+MORE_PHONE = 1.5  # on top of the encoder's weights: what a code cannot hold shall not be what is said
 KMEANS_BATCHES = 4
 KMEANS_ITERATIONS = 15
 
@@ -164,7 +166,8 @@ class CodecStep:
             losses = self.task.heads.losses(quantized, known)
         distance = (z_e - z_q).square().sum(1)
         commitment = (distance * known.valid).sum() / known.valid.sum()
-        (reconstruction + weighted(losses) + COMMITMENT * commitment).backward()
+        told = weighted(losses) + MORE_PHONE * losses["phone"]
+        (RECONSTRUCTION * reconstruction + told + COMMITMENT * commitment).backward()
         norm = nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT_NORM)
         step_unless_broken(self.optimizer, [norm])
         self.codebook.update(z_e.detach().transpose(1, 2).flatten(0, 1), codes.flatten(), known.valid.flatten())

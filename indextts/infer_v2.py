@@ -100,6 +100,7 @@ class IndexTTS2:
         quick_streaming_tokens: int | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        repair: bool = True,
         on_progress: ProgressCallback | None = None,
         **generation: Any,
     ) -> Any:
@@ -118,6 +119,7 @@ class IndexTTS2:
             quick_streaming_tokens: Keep segments short until so many tokens have been spoken.
             batch_size: Segments spoken at a time.
             seed: Makes the result repeatable.
+            repair: Speak a segment again, with the next seed and at most twice, if its speech has a fault.
             on_progress: Called with a ``Progress``.
             generation: Any field of ``SamplingParams``, such as ``temperature`` or ``num_beams``.
 
@@ -135,6 +137,7 @@ class IndexTTS2:
             interval_silence_ms=interval_silence,
             batch_size=batch_size,
             seed=seed,
+            repair=repair,
         )
         if stream_return:
             return self._stream(request, output_path, on_progress, verbose)

@@ -167,6 +167,7 @@ class SynthesisRequest:
         chunks: How a segment sounds while it is still being spoken; segments are then spoken one by one. None: a
             segment sounds when it is finished.
         glossary: Readings for this request; they go before those of the model folder's own glossary.
+        repair: Speak a segment again, with the next seed and at most twice, if its speech has a fault (docs/repair.md).
         numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
         duration_factor: How many times as long as the model would take, 0.5 (fast) to 2 (slow).
         duration_s: How long all of it shall last, silences included; None leaves that to the model. Goes without
@@ -187,6 +188,7 @@ class SynthesisRequest:
     numbers_language: str = "zh"
     duration_factor: float = 1.0
     duration_s: float | None = None
+    repair: bool = True
 
     def __post_init__(self) -> None:
         low, high = DURATION_FACTORS
@@ -258,6 +260,7 @@ class SpeechCodes:
     reached_limit: bool  # stopped by max_mel_tokens and not by itself
     complete: bool = True
     frames: int | None = None  # mel frames that it becomes; None: those of its codes
+    alignment: torch.Tensor | None = None  # [M, L + 2] on the CPU, how codes look at start, tokens, stop, if known
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,11 @@ class SpeechRequest(BaseModel):
         "is finished.",
     )
     emotion: Emotion | None = Field(None, description="As in the recording of the voice, if not given.")
+    repair: bool = Field(
+        True,
+        description="Speak a segment again, with the next seed and at most twice, if it repeats, skips, stalls or has "
+        "no end. In chunks only before its first sound.",
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed and settings give the same speech.")
     sampling: Sampling | None = None
     max_text_tokens_per_segment: int = Field(120, ge=2, le=600, description="Longest stretch spoken in one go.")
@@ -184,6 +189,7 @@ class SpeechRequest(BaseModel):
             quick_streaming_tokens=self.quick_streaming_tokens,
             chunks=ChunkSchedule() if self.stream and self.chunks else None,
             interval_silence_ms=self.interval_silence_ms,
+            repair=self.repair,
             seed=self.seed,
         )
 

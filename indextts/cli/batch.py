@@ -260,6 +260,7 @@ def read_line(number: int, raw: bytes, args: argparse.Namespace, taken: dict[str
         max_text_tokens_per_segment=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
         seed=given.get("seed", args.seed),
+        repair=args.repair,
     )
     speech.check()
     line = Line(number, output_name(given.get("output", f"{number:05}.{args.format}"), args.out), speech)

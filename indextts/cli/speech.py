@@ -55,6 +55,8 @@ class Speech:
     max_text_tokens_per_segment: int = 120
     interval_silence_ms: int = 200
     seed: int | None = None
+    repair: bool = True
+    """What goes wrong is spoken again."""
     chunks: bool = True
     """In a stream, the sound of a segment begins while the rest of it is still being made."""
 
@@ -111,8 +113,8 @@ class Speech:
         return FromVoice()
 
     def settings(self) -> dict[str, Any]:
-        """The plain numbers, by the names that ``SynthesisRequest`` and the HTTP interface have for them."""
-        names = ("max_text_tokens_per_segment", "interval_silence_ms", "seed")
+        """The plain values, by the names that ``SynthesisRequest`` and the HTTP interface have for them."""
+        names = ("max_text_tokens_per_segment", "interval_silence_ms", "seed", "repair")
         return {name: getattr(self, name) for name in names}
 
 
@@ -135,7 +137,7 @@ def read_voice(path: Path) -> VoicePrompt:
 
 
 def add_speaking_flags(parser: argparse.ArgumentParser) -> None:
-    """Voice, seed and cut."""
+    """Voice, seed, cut and repair."""
     parser.add_argument(
         "--voice", default=DEFAULT_VOICE, metavar="FILE",
         help="recording of the voice to speak with, or voice_01 to voice_08, which come along; with --server also "
@@ -144,6 +146,10 @@ def add_speaking_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed and settings give the same speech")
     parser.add_argument("--max-text-tokens", type=at_least_one, default=120, metavar="N", help="longest segment (120)")
     parser.add_argument("--interval-silence", type=int, default=200, metavar="MS", help="between segments (200)")
+    parser.add_argument(
+        "--repair", action=argparse.BooleanOptionalAction, default=True,
+        help="speak a segment again, with the next seed, if it repeats, skips, halts or never ends; at most twice (on)",
+    )  # fmt: skip
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:

@@ -123,6 +123,7 @@ def read_speech(args: argparse.Namespace) -> Speech:
         max_text_tokens_per_segment=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
         seed=args.seed,
+        repair=args.repair,
         chunks=args.chunks,
     )
 

@@ -63,6 +63,7 @@ class FormValues:
     max_mel_tokens: float
     typical_sampling: bool
     typical_mass: float
+    repair: bool
     glossary: Mapping[str, Reading] | None = None
 
     def request(self, chunks: ChunkSchedule | None = None) -> SynthesisRequest:
@@ -87,6 +88,7 @@ class FormValues:
             interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
             chunks=chunks,
             seed=self.chosen_seed(),
+            repair=bool(self.repair),
             glossary=glossary_of(self.glossary),
         )
 

@@ -33,6 +33,7 @@ def build(page: Page) -> None:
             with gr.Column(min_width=200):
                 fields["seed"] = make(gr.Textbox, "seed", max_lines=1)
                 fields["seed.keep"] = make(gr.Button, "seed.keep", size="sm")
+        fields["repair"] = make(gr.Checkbox, "repair", value=True)
         make(gr.Markdown, "settings.sampling")
         sampling_widgets(page)
     # Not in the tab that shows them: what is in a tab comes to life when that is opened.

@@ -98,7 +98,7 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
     plain = asked(seed=5)
     assert (plain.text, plain.seed, plain.emotion, plain.sampling) == ("One. Two.", 5, FromVoice(), None)
     assert plain.voice.data == api.library.get("hum").path.read_bytes()
-    assert plain.chunks is None
+    assert plain.chunks is None and plain.repair and not asked(repair=False).repair
     assert asked(stream=True, response_format="wav").chunks == ChunkSchedule()
     assert asked(stream=True, response_format="wav", chunks=False).chunks is None
     sampled = asked(sampling={"top_k": 7, "do_sample": False, "temperature": 1}).sampling
@@ -168,6 +168,7 @@ def test_what_is_told_of_a_whole_file(tmp_path: Path) -> None:
         ({"stream_format": "sse"}, 400, "unsupported_value", "sse"),
         ({"instructions": "whisper"}, 400, "invalid_value", "instructions"),
         ({"seed": -1}, 400, "invalid_value", "seed"),
+        ({"repair": "no"}, 400, "invalid_value", "repair"),
         ({"sampling": {"top_p": 3}}, 400, "invalid_value", "top_p"),
         ({"sampling": {"top_q": 3}}, 400, "invalid_value", "top_q"),
         ({"quick_streaming_tokens": -1}, 400, "invalid_value", "quick_streaming_tokens"),

@@ -93,6 +93,8 @@ def test_synth(engine: type[SilentEngine], voice: str, tmp_path: Path, capsys: p
     assert request.text == "Hello there." and request.voice.data == b"a recording"
     assert (request.seed, request.emotion, request.max_text_tokens_per_segment) == (3, FromVoice(), 60)
     assert request.sampling == SamplingParams(temperature=0.5, top_k=5, do_sample=False)
+    assert synth(voice, output, "--force", "--no-repair") == 0
+    assert request.repair and not engine.requests[0].repair
 
 
 @pytest.mark.parametrize("name", ["out.mp3", "out.FLAC", "out.opus"])

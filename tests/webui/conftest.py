@@ -77,6 +77,7 @@ def values(prompt: Path) -> dict[str, Any]:
         "max_mel_tokens": 1500,
         "typical_sampling": False,
         "typical_mass": 0.9,
+        "repair": True,
     }
 
 

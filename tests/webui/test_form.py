@@ -25,6 +25,7 @@ def test_plain(values: dict[str, Any], prompt: Path) -> None:
     assert got.emotion == FromVoice()
     assert got.sampling == SamplingParams() and got.chunks is None
     assert (got.max_text_tokens_per_segment, got.interval_silence_ms) == (120, 200)
+    assert got.repair and not request(values, repair=False).repair
     assert isinstance(got.max_text_tokens_per_segment, int) and got.sampling and isinstance(got.sampling.top_k, int)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from indextts.engine import Engine
 from indextts.errors import ConfigError
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
-from indextts.stages.duration import at_length, share_frames, wanted_factors
-from indextts.types import Segment, SpeechCodes, SynthesisRequest, VoicePrompt
+from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, share_frames, wanted_factors
+from indextts.types import ChunkSchedule, Segment, SpeechCodes, SynthesisRequest, VoicePrompt
 
 HOP = 256
 
@@ -49,14 +50,14 @@ def test_the_speech_is_so_many_times_as_long(tiny_engine: Engine, voice: VoicePr
 def test_a_text_of_several_segments_keeps_to_the_seconds(tiny_engine: Engine, voice: VoicePrompt) -> None:
     text = "Hello there. " * 8
     sampling = SamplingParams(max_mel_tokens=10, num_beams=1)
-    request = SynthesisRequest(text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, repair=False)
-    free = tiny_engine.synthesize(request)
+    free_request = SynthesisRequest(
+        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, interval_silence_ms=1, repair=False
+    )
+    free = tiny_engine.synthesize(free_request)
     assert free.segments > 2
     wanted_s = 1.1 * len(free.samples) / 22050
-    wanted = SynthesisRequest(
-        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, repair=False, duration_s=wanted_s
-    )
-    assert len(tiny_engine.synthesize(wanted).samples) / 22050 == pytest.approx(wanted_s, rel=0.03)
+    wanted = tiny_engine.synthesize(replace(free_request, duration_s=wanted_s))
+    assert len(wanted.samples) / 22050 == pytest.approx(wanted_s, rel=0.03)
 
 
 def test_only_a_model_that_listens_is_told(flow: S2Mel) -> None:
@@ -90,6 +91,8 @@ def test_lengths_that_make_no_sense_are_refused(voice: VoicePrompt, wrong: dict[
     (name,) = wrong
     with pytest.raises(ConfigError, match=name):
         SynthesisRequest("Hello.", voice, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="whole segments"):
+        SynthesisRequest("Hello.", voice, duration_factor=1.2, chunks=ChunkSchedule())
     with pytest.raises(ConfigError, match="not both"):
         SynthesisRequest("Hello.", voice, duration_factor=1.2, duration_s=3.0)
 
@@ -116,3 +119,28 @@ def test_a_hint_is_heard_and_none_changes_nothing() -> None:
         gpt.latents(cond, emotion, text, codes),
         gpt.latents(cond, emotion, text, codes, length_hints=torch.tensor([9] * 3)),
     )
+
+
+def test_who_listens_gets_chunks_but_where_a_duration_is_wanted(voice: VoicePrompt) -> None:
+    chunks = ChunkSchedule(first_codes=9)
+    assert SynthesisRequest("Hello.", voice).in_chunks(chunks).chunks == chunks
+    for wanted in ({"duration_factor": 0.9}, {"duration_s": 2.0}):
+        assert SynthesisRequest("Hello.", voice, **wanted).in_chunks(chunks).chunks is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("hints", "factor", "means"), [
+    (False, 1.0, None), (False, 1.5, BY_STRETCHING),
+    (True, 1.0, None), (True, 1.05, BY_STRETCHING), (True, 1.5, BY_CODES),
+])  # fmt: skip
+def test_the_result_tells_the_means(
+    tiny_engine: Engine, voice: VoicePrompt, monkeypatch: pytest.MonkeyPatch, hints: bool, factor: float, means: str
+) -> None:
+    models = tiny_engine.models
+    config = replace(models.config, gpt=replace(models.config.gpt, length_hints=hints))
+    monkeypatch.setattr(tiny_engine, "models", replace(models, config=config))
+    sampling = SamplingParams(max_mel_tokens=12, num_beams=1)
+    for repair in (False, True):
+        request = SynthesisRequest(
+            "Hello there, my dear friend.", voice, sampling=sampling, seed=7, duration_factor=factor, repair=repair
+        )
+        assert tiny_engine.synthesize(request).duration_by == means

@@ -18,7 +18,7 @@ from indextts.errors import Cancelled, InferenceTimeout, SynthesisError, Undefin
 from indextts.loading import release_memory
 from indextts.stages.batches import plan_batches
 from indextts.stages.chunks import GrowingMel, GrowingWave
-from indextts.stages.duration import at_length, share_frames, wanted_factors
+from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, far, share_frames, wanted_factors
 from indextts.stages.repair import examined, repaired, still_faulty
 from indextts.types import (
     AccelerationReport,
@@ -73,6 +73,7 @@ class Run:
         self.seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.duration_by: str | None = None
         self.segment_count = self.token_count = 0
         self.sampling = request.sampling or engine.sampling_defaults
         self.draw_seed = self.seed  # what the generator was started with
@@ -151,18 +152,19 @@ class Run:
 
     def at_wanted_length(self, batch: Sequence[Segment], speak: Callable[..., list[SpeechCodes]]) -> list[SpeechCodes]:
         """What ``speak`` says, as long as the request wants it."""
-        request, flow, config = self.request, self.engine.models.s2mel, self.engine.models.config
+        request, models = self.request, self.engine.models
         spoken = speak()
-        if request.duration_factor == 1.0 and request.duration_s is None:
+        if not request.has_duration:
             return spoken
         wanted_frames = None
         if request.duration_s is not None:
             silence_s = (self.segment_count - 1) * max(0, request.interval_silence_ms) / 1000
-            spectrogram = config.s2mel.preprocess_params
-            frames_per_s = spectrogram.sr / spectrogram.spect_params.hop_length
+            frames_per_s = self.engine.sample_rate_hz / models.vocoder.hop_samples
             wanted_frames = share_frames(batch, self.token_count, (request.duration_s - silence_s) * frames_per_s)
-        factors = wanted_factors(spoken, flow, request.duration_factor, wanted_frames)
-        return at_length(spoken, factors, flow, speak if config.gpt.length_hints else None)
+        factors = wanted_factors(spoken, models.s2mel, request.duration_factor, wanted_frames)
+        told = models.config.gpt.length_hints and far(factors)
+        self.duration_by = BY_CODES if told else self.duration_by or BY_STRETCHING
+        return at_length(spoken, factors, models.s2mel, speak if told else None)
 
     def sounds_in_chunks(self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule) -> Iterator[Sound]:
         """The sound of a segment while it is being spoken, piece by piece."""

@@ -201,6 +201,13 @@ def test_batch_waits_for_a_busy_server(
     assert "then try 2 of 10" in capsys.readouterr().err
 
 
+def test_a_stream_of_a_wanted_duration(api: Running, tmp_path: Path, capfdbinary: Any) -> None:
+    assert synth(api, tmp_path / "unused", "-o", "-", "--format", "pcm", "--duration-factor", "1.5") == 0
+    assert np.array_equal(np.frombuffer(capfdbinary.readouterr().out, "<i2"), SPOKEN)
+    request = api.engine.requests[-1]
+    assert (request.duration_factor, request.chunks) == (1.5, None)
+
+
 @pytest.mark.parametrize("format", ["wav", "pcm"])
 def test_the_same_command_says_the_same_here_and_there(
     tiny_engine: Engine, tiny_model_dir: Path, recordings: tuple[Path, Path], tmp_path: Path, capfdbinary: Any,

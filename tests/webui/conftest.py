@@ -78,6 +78,8 @@ def values(prompt: Path) -> dict[str, Any]:
         "typical_sampling": False,
         "typical_mass": 0.9,
         "repair": True,
+        "duration_factor": 1.0,
+        "duration_s": "",
     }
 
 

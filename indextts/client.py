@@ -88,7 +88,8 @@ class Client:
             raise self._stranger(f"its answer is no speech ({error!r})") from error
         for warning in warnings:
             logger.warning("%s", warning)
-        return SynthesisResult(samples, sample_rate_hz, seed, segments, timings, warnings)
+        duration_by = answer.headers.get("X-Duration-By")
+        return SynthesisResult(samples, sample_rate_hz, seed, segments, timings, warnings, duration_by)
 
     def stream(self, body: Mapping[str, Any]) -> Iterator[AudioChunk]:
         """Speak, and yield the sound as it comes. Whoever stops reading stops the server's work."""

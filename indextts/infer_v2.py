@@ -100,6 +100,9 @@ class IndexTTS2:
         quick_streaming_tokens: int | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        repair: bool = True,
+        duration_factor: float = 1.0,
+        duration_s: float | None = None,
         on_progress: ProgressCallback | None = None,
         **generation: Any,
     ) -> Any:
@@ -118,6 +121,9 @@ class IndexTTS2:
             quick_streaming_tokens: Keep segments short until so many tokens have been spoken.
             batch_size: Segments spoken at a time.
             seed: Makes the result repeatable.
+            repair: Speak a segment again, with the next seed and at most twice, if its speech has a fault.
+            duration_factor: Speak so many times as long as the model would, 0.5 to 2.
+            duration_s: How long all of it shall last, silences included; instead of ``duration_factor``.
             on_progress: Called with a ``Progress``.
             generation: Any field of ``SamplingParams``, such as ``temperature`` or ``num_beams``.
 
@@ -135,6 +141,9 @@ class IndexTTS2:
             interval_silence_ms=interval_silence,
             batch_size=batch_size,
             seed=seed,
+            repair=repair,
+            duration_factor=duration_factor,
+            duration_s=duration_s,
         )
         if stream_return:
             return self._stream(request, output_path, on_progress, verbose)
@@ -142,6 +151,8 @@ class IndexTTS2:
         if verbose:
             logger.info("%.2f s of sound, real-time factor %.2f", result.duration_s, result.real_time_factor)
             logger.info("%s, seed %d", result.timings, result.seed)
+            if result.duration_by is not None:
+                logger.info("the wanted duration by %s", result.duration_by)
         if output_path is None:
             return result.sample_rate_hz, result.samples[:, None]
         write_wav(output_path, result.samples, result.sample_rate_hz)

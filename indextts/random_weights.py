@@ -194,6 +194,8 @@ class PacedSpeech(SpeechStage):
         sampling: SamplingParams,
         generator: torch.Generator | None,
         should_stop: StopCallback | None = None,
+        length_hints: Sequence[int] | None = None,
+        aligned: bool = False,
     ) -> list[SpeechCodes]:
         longest, limit = max(len(segment.token_ids) for segment in segments), self.longest_segment(sampling)
         if longest > limit:
@@ -201,7 +203,7 @@ class PacedSpeech(SpeechStage):
                 f"a segment of {longest} characters is too long at {self.codes_per_token} codes a character: "
                 f"there is room for {limit}"
             )
-        spoken = super().__call__(segments, conditioning, sampling, generator, should_stop)
+        spoken = super().__call__(segments, conditioning, sampling, generator, should_stop, length_hints, aligned)
         for speech in spoken:
             expected = self.codes_per_token * len(speech.segment.token_ids)
             if len(speech.codes) != expected or speech.reached_limit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,10 +167,11 @@ class SynthesisRequest:
         chunks: How a segment sounds while it is still being spoken; segments are then spoken one by one. None: a
             segment sounds when it is finished.
         glossary: Readings for this request; they go before those of the model folder's own glossary.
+        repair: Speak a segment again, with the next seed and at most twice, if its speech has a fault (docs/repair.md).
         numbers_language: zh or en: by whose rules a text is read that holds no letter, such as a number.
-        duration_factor: How many times as long as the model would take, 0.5 (fast) to 2 (slow).
-        duration_s: How long all of it shall last, silences included; None leaves that to the model. Goes without
-            ``duration_factor``.
+        duration_factor: How many times as long as the model would take, 0.5 (fast) to 2 (slow). Not with ``chunks``.
+        duration_s: How long all of it shall last, silences included; None leaves that to the model. Not with
+            ``duration_factor`` or ``chunks``.
     """
 
     text: str
@@ -187,6 +188,7 @@ class SynthesisRequest:
     numbers_language: str = "zh"
     duration_factor: float = 1.0
     duration_s: float | None = None
+    repair: bool = True
 
     def __post_init__(self) -> None:
         low, high = DURATION_FACTORS
@@ -196,6 +198,8 @@ class SynthesisRequest:
             raise ConfigError(f"duration_s must be above 0 and at most {MAX_DURATION_S:,}, not {self.duration_s}")
         if self.duration_s is not None and self.duration_factor != 1.0:
             raise ConfigError("give duration_s or duration_factor, not both")
+        if self.chunks is not None and self.has_duration:
+            raise ConfigError("a wanted duration needs whole segments: give duration_s, duration_factor or chunks")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.chunks is not None and (self.batch_size or 1) > 1:
@@ -207,6 +211,15 @@ class SynthesisRequest:
             raise ConfigError(f"numbers_language must be zh or en, not {self.numbers_language!r}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
+
+    @property
+    def has_duration(self) -> bool:
+        """Whether it says how long the speech shall last."""
+        return self.duration_s is not None or self.duration_factor != 1.0
+
+    def in_chunks(self, chunks: ChunkSchedule) -> SynthesisRequest:
+        """For somebody who listens already: in ``chunks``, where it says nothing of the duration."""
+        return self if self.has_duration else replace(self, chunks=chunks)
 
 
 @dataclass(frozen=True)
@@ -258,6 +271,7 @@ class SpeechCodes:
     reached_limit: bool  # stopped by max_mel_tokens and not by itself
     complete: bool = True
     frames: int | None = None  # mel frames that it becomes; None: those of its codes
+    alignment: torch.Tensor | None = None  # [M, L + 2] on the CPU, how codes look at start, tokens, stop, if known
 
 
 @dataclass(frozen=True)
@@ -310,7 +324,10 @@ class StageTimings:
 
 @dataclass(frozen=True)
 class SynthesisResult:
-    """The whole audio and how it came about."""
+    """The whole audio and how it came about.
+
+    ``duration_by`` says by what means it has the duration that was wanted, see ``indextts.stages.duration``.
+    """
 
     samples: np.ndarray  # [N] int16
     sample_rate_hz: int
@@ -318,6 +335,7 @@ class SynthesisResult:
     segments: int
     timings: StageTimings
     warnings: tuple[str, ...] = ()
+    duration_by: str | None = None
 
     @property
     def duration_s(self) -> float:

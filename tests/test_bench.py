@@ -150,7 +150,7 @@ def test_texts_have_their_length(characters: int) -> None:
 def test_stages_wait_only_while_they_are_timed(voice: VoicePrompt, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, waits = random_engine(CONFIG, "tiny", 3), []
     monkeypatch.setattr(measure, "synchronize", lambda device: waits.append(device))
-    stages, request = engine.stages, SynthesisRequest("你好。", voice, seed=0)
+    stages, request = engine.stages, SynthesisRequest("你好。", voice, seed=0, repair=False)
     with waiting_stages(engine) as codes:
         slow = engine.synthesize(request)
     assert waits == [CPU] * 3 and codes == [9] and engine.stages is stages
@@ -166,7 +166,7 @@ def test_the_first_sound_does_not_wait_for_the_last(voice: VoicePrompt, monkeypa
         return vocoder(mel)
 
     monkeypatch.setattr(engine, "stages", dataclasses.replace(engine.stages, vocoder=slow))
-    request = SynthesisRequest("你好。" * 8, voice, seed=0, max_text_tokens_per_segment=6)
+    request = SynthesisRequest("你好。" * 8, voice, seed=0, max_text_tokens_per_segment=6, repair=False)
     assert len(engine.segment(request.text, 6)) > 2
     started = time.perf_counter()
     took_s = measure._first_sound_s(engine, request)
@@ -176,7 +176,7 @@ def test_the_first_sound_does_not_wait_for_the_last(voice: VoicePrompt, monkeypa
 def test_the_first_chunk_does_not_wait_for_its_segment(voice: VoicePrompt) -> None:
     engine, steps = random_engine(CONFIG, "tiny", 3), []
     hook = engine.models.gpt.mel_head.register_forward_hook(lambda *_: steps.append(1))
-    request = SynthesisRequest("你好。" * 8, voice, seed=0, chunks=ChunkSchedule(first_codes=20))
+    request = SynthesisRequest("你好。" * 8, voice, seed=0, chunks=ChunkSchedule(first_codes=20), repair=False)
     sampling = dataclasses.replace(engine.sampling_defaults, num_beams=1)
     assert measure._first_sound_s(engine, dataclasses.replace(request, sampling=sampling)) > 0
     hook.remove()

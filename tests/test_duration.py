@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from indextts.engine import Engine
 from indextts.errors import ConfigError
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
-from indextts.stages.duration import at_length, share_frames, wanted_factors
-from indextts.types import Segment, SpeechCodes, SynthesisRequest, VoicePrompt
+from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, share_frames, wanted_factors
+from indextts.types import ChunkSchedule, Segment, SpeechCodes, SynthesisRequest, VoicePrompt
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def flow() -> S2Mel:
 def test_the_speech_is_so_many_times_as_long(tiny_engine: Engine, voice: VoicePrompt, factor: float) -> None:
     def samples(**more: float) -> int:
         sampling = SamplingParams(max_mel_tokens=12, num_beams=1)
-        request = SynthesisRequest("Hello there.", voice, sampling=sampling, seed=7, **more)  # type: ignore[arg-type]
+        request = SynthesisRequest("Hello there.", voice, sampling=sampling, seed=7, repair=False, **more)  # type: ignore[arg-type]
         return len(tiny_engine.synthesize(request).samples)
 
     free, frame = samples(), tiny_engine.models.vocoder.hop_samples
@@ -50,12 +50,12 @@ def test_a_text_of_several_segments_keeps_to_the_seconds(tiny_engine: Engine, vo
     text = "Hello there. " * 8
     sampling = SamplingParams(max_mel_tokens=10, num_beams=1)
     request = SynthesisRequest(
-        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, interval_silence_ms=1
+        text, voice, sampling=sampling, seed=7, max_text_tokens_per_segment=10, interval_silence_ms=1, repair=False
     )
     free = tiny_engine.synthesize(request)
     assert free.segments > 2
     wanted_s = 1.1 * len(free.samples) / 22050
-    wanted = tiny_engine.synthesize(dataclasses.replace(request, duration_s=wanted_s))
+    wanted = tiny_engine.synthesize(replace(request, duration_s=wanted_s))
     frames = free.segments / 2  # each is rounded to whole frames
     assert abs(len(wanted.samples) - wanted_s * 22050) <= frames * tiny_engine.models.vocoder.hop_samples
 
@@ -91,6 +91,8 @@ def test_lengths_that_make_no_sense_are_refused(voice: VoicePrompt, wrong: dict[
     (name,) = wrong
     with pytest.raises(ConfigError, match=name):
         SynthesisRequest("Hello.", voice, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="whole segments"):
+        SynthesisRequest("Hello.", voice, duration_factor=1.2, chunks=ChunkSchedule())
     with pytest.raises(ConfigError, match="not both"):
         SynthesisRequest("Hello.", voice, duration_factor=1.2, duration_s=3.0)
 
@@ -117,3 +119,28 @@ def test_a_hint_is_heard_and_none_changes_nothing() -> None:
         gpt.latents(cond, emotion, text, codes),
         gpt.latents(cond, emotion, text, codes, length_hints=torch.tensor([9] * 3)),
     )
+
+
+def test_who_listens_gets_chunks_but_where_a_duration_is_wanted(voice: VoicePrompt) -> None:
+    chunks = ChunkSchedule(first_codes=9)
+    assert SynthesisRequest("Hello.", voice).in_chunks(chunks).chunks == chunks
+    for wanted in ({"duration_factor": 0.9}, {"duration_s": 2.0}):
+        assert SynthesisRequest("Hello.", voice, **wanted).in_chunks(chunks).chunks is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("hints", "factor", "means"), [
+    (False, 1.0, None), (False, 1.5, BY_STRETCHING),
+    (True, 1.0, None), (True, 1.05, BY_STRETCHING), (True, 1.5, BY_CODES),
+])  # fmt: skip
+def test_the_result_tells_the_means(
+    tiny_engine: Engine, voice: VoicePrompt, monkeypatch: pytest.MonkeyPatch, hints: bool, factor: float, means: str
+) -> None:
+    models = tiny_engine.models
+    config = replace(models.config, gpt=replace(models.config.gpt, length_hints=hints))
+    monkeypatch.setattr(tiny_engine, "models", replace(models, config=config))
+    sampling = SamplingParams(max_mel_tokens=12, num_beams=1)
+    for repair in (False, True):
+        request = SynthesisRequest(
+            "Hello there, my dear friend.", voice, sampling=sampling, seed=7, duration_factor=factor, repair=repair
+        )
+        assert tiny_engine.synthesize(request).duration_by == means

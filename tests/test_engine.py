@@ -34,8 +34,18 @@ from indextts.errors import (
     TextError,
 )
 from indextts.stages.conditioning import ConditioningStage, LockedCache, size_bytes
+from indextts.stages.speech import SpeechStage
 from indextts.text.glossary import Glossary
-from indextts.types import FromAudio, FromText, FromVector, Progress, SynthesisRequest, VoicePrompt
+from indextts.types import (
+    ChunkSchedule,
+    FromAudio,
+    FromText,
+    FromVector,
+    Progress,
+    SpeechCodes,
+    SynthesisRequest,
+    VoicePrompt,
+)
 
 TEXT = "Hello there, my friend. How are you today? It is raining again. Goodbye, then."
 SHORT = SamplingParams(max_mel_tokens=10, num_beams=1)
@@ -51,7 +61,8 @@ def ask(voices: tuple[VoicePrompt, VoicePrompt]) -> Callable[..., SynthesisReque
     """A request of several segments; arguments replace what differs."""
 
     def make(**changes: Any) -> SynthesisRequest:
-        usual = {"text": TEXT, "voice": voices[0], "sampling": SHORT, "max_text_tokens_per_segment": 12, "seed": 7}
+        usual = {"text": TEXT, "voice": voices[0], "sampling": SHORT, "max_text_tokens_per_segment": 12}
+        usual |= {"seed": 7, "repair": False}  # all that untrained weights say is faults
         return SynthesisRequest(**{**usual, **changes})
 
     return make
@@ -475,3 +486,119 @@ def test_passages_are_spoken_as_texts_of_their_own(tiny_engine: Engine, ask: Cal
     assert [chunk.segment for chunk in chunks] == [0, 1, 2]
     first = tiny_engine.synthesize(ask(text=passages[0], max_text_tokens_per_segment=120))
     assert np.array_equal(chunks[0].samples, first.samples)
+
+
+SENTENCES = {"max_text_tokens_per_segment": 40}
+"""Longer segments than there is room for in ``SHORT``, so that it is no fault of the model to reach its limit."""
+
+
+class FaultyFirst:
+    """A stage of speech that says the segment ``index`` in a loop as long as it draws with one of ``seeds``."""
+
+    def __init__(self, stage: SpeechStage, index: int, seeds: set[int]) -> None:
+        self.stage, self.index, self.seeds = stage, index, seeds
+        self.spoken: list[tuple[int, int]] = []  # seed and segment
+
+    def __call__(
+        self, segments: Any, conditioning: Any, sampling: Any, generator: torch.Generator, *more: Any, **options: Any
+    ) -> list[SpeechCodes]:
+        seed = generator.initial_seed()
+        self.spoken += [(seed, segment.index) for segment in segments]
+        return [
+            self.spoilt(speech) if seed in self.seeds and speech.segment.index == self.index else speech
+            for speech in self.stage(segments, conditioning, sampling, generator, *more, **options)
+        ]
+
+    def growing(self, segment: Any, *more: Any, **options: Any) -> Iterator[SpeechCodes]:
+        seed = more[3].initial_seed()
+        self.spoken.append((seed, segment.index))
+        for speech in self.stage.growing(segment, *more, **options):
+            yield self.spoilt(speech) if seed in self.seeds and segment.index == self.index else speech
+
+    @staticmethod
+    def spoilt(speech: SpeechCodes) -> SpeechCodes:
+        """Codes that go round four times, and a state for each."""
+        rounds = torch.arange(48)
+        codes, latent = speech.codes[0] + rounds % 12, speech.latent[rounds % len(speech.codes)]
+        return dataclasses.replace(speech, codes=codes % 64, latent=latent)
+
+
+@pytest.fixture
+def faulty(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FaultyFirst]:
+    def make(index: int, seeds: set[int]) -> FaultyFirst:
+        stage = FaultyFirst(tiny_engine.stages.speech, index, seeds)
+        monkeypatch.setattr(tiny_engine, "stages", dataclasses.replace(tiny_engine.stages, speech=stage))
+        return stage
+
+    return make
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_only_a_faulty_segment_is_spoken_again(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], faulty: Callable[..., FaultyFirst], batch_size: int
+) -> None:
+    request = ask(**SENTENCES, repair=True, batch_size=batch_size)
+    good = list(tiny_engine.stream(request))
+    stage = faulty(1, {7})
+    result, again = tiny_engine.synthesize(request), tiny_engine.synthesize(request)
+    assert np.array_equal(result.samples, again.samples) and result.warnings == again.warnings
+    repairs = [warning for warning in result.warnings if "spoken again" in warning]
+    assert len(repairs) == 1 and repairs[0].startswith("segment 2 is spoken again with seed 8: the same 0.24 s")
+    assert not any("not as it should be" in warning for warning in result.warnings)
+    expected = sorted([*((7, index) for index in range(good[0].segments)), (8, 1)])
+    assert sorted(stage.spoken) == sorted(expected * 2)
+    first = next(chunk for chunk in good if chunk.segment == 0 and not chunk.is_silence).samples
+    assert np.array_equal(result.samples[: len(first)], first)
+
+
+def test_what_no_attempt_says_better_is_kept_and_told(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], faulty: Callable[..., FaultyFirst]
+) -> None:
+    faulty(0, {7, 8, 9})
+    result = tiny_engine.synthesize(ask(**SENTENCES, repair=True))
+    own = [warning.split(":")[0] for warning in result.warnings if "cut off" not in warning]
+    assert own == [
+        "segment 1 is spoken again with seed 8",
+        "segment 1 is spoken again with seed 9",
+        "segment 1 is not as it should be after three attempts",
+    ]
+    plain = tiny_engine.synthesize(ask(**SENTENCES, repair=False))
+    assert np.array_equal(result.samples, plain.samples)  # the first attempt, and the noise after it
+
+
+def test_speech_without_faults_is_the_same_with_repair_and_without(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], faulty: Callable[..., FaultyFirst]
+) -> None:
+    stage = faulty(0, set())
+    plain, watched = (tiny_engine.synthesize(ask(**SENTENCES, repair=repair)) for repair in (False, True))
+    assert np.array_equal(plain.samples, watched.samples) and plain.warnings == watched.warnings
+    assert {seed for seed, _ in stage.spoken} == {7}
+
+
+def test_a_fault_before_the_first_chunk_is_repaired_and_a_later_one_told(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], faulty: Callable[..., FaultyFirst]
+) -> None:
+    chunks = ChunkSchedule(first_codes=8, max_codes=8, lookahead_frames=4, fade_frames=2)
+    request = ask(**SENTENCES, repair=True, chunks=chunks)
+    stage = faulty(1, {7})
+    result = tiny_engine.synthesize(request)
+    assert any("segment 2 is spoken again with seed 8" in warning for warning in result.warnings)
+    assert not any("not as it should be" in warning for warning in result.warnings)
+    assert [seed for seed, index in stage.spoken if index == 1] == [7, 8]
+    assert np.array_equal(result.samples, tiny_engine.synthesize(request).samples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "spoilt", lambda speech: FaultyFirst.spoilt(speech) if speech.complete else speech)
+        result = tiny_engine.synthesize(request)
+    assert any("segment 2 is not as it should be and had begun to sound" in warning for warning in result.warnings)
+
+
+def test_a_repair_that_comes_to_undefined_values_does_no_harm(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest], faulty: Callable[..., FaultyFirst]
+) -> None:
+    request = ask(text="Goodbye, my friend.", **SENTENCES, repair=True)
+    expected = tiny_engine.synthesize(request)
+    faulty(0, {7})
+    with undefined_logits(tiny_engine, range(10, 10**6)):
+        result = tiny_engine.synthesize(request)
+    assert sum("there is no speech with seed" in warning for warning in result.warnings) == 2
+    assert len(result.samples) > len(expected.samples)  # the loop

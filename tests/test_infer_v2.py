@@ -29,6 +29,7 @@ from indextts.types import Progress
 
 TEXT = "Hello there, my friend. How are you today? Goodbye, then."
 SHORT: dict[str, Any] = {"max_mel_tokens": 8, "num_beams": 1, "seed": 3, "max_text_tokens_per_segment": 12}
+SHORT["repair"] = False  # all that untrained weights say is faults
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +229,9 @@ def test_options_of_the_draw(tts: IndexTTS2) -> None:
         ({"emo_vector": ["sad"] * 8}, EmotionError, "eight numbers"),
         ({"emo_vector": 0.5}, EmotionError, "eight numbers"),
         ({"use_emo_text": True, "emo_text": "sad"}, EmotionError, "qwen0.6bemo4-merge"),
-        ({"duration_factor": 1.0}, ConfigError, "duration_factor"),
+        ({"duration_factor": 3.0}, ConfigError, "duration_factor"),
+        ({"duration_factor": 1.2, "duration_s": 2.0}, ConfigError, "not both"),
+        ({"pace": 1.0}, ConfigError, "pace"),
         ({"temperature": 0}, ConfigError, "temperature"),
         ({"batch_size": 0}, ConfigError, "batch size"),
         ({"seed": -1}, ConfigError, "seed"),
@@ -250,6 +253,17 @@ def test_refusals_by_name_write_nothing(
                            stream_return=stream_return)  # fmt: skip
         list(result)
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_our_own(tts: IndexTTS2, voice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, speak, joined = [], tts.engine.synthesize, {**SHORT, "interval_silence": 0}
+    monkeypatch.setattr(tts.engine, "synthesize", lambda request, *more: asked.append(request) or speak(request, *more))
+    (rate, plain), (_, slow) = (tts.infer(voice, TEXT, **joined, **more) for more in ({}, {"duration_factor": 2.0}))
+    assert len(slow) > 1.5 * len(plain)
+    (_, timed) = tts.infer(voice, TEXT, **joined, duration_s=0.8 * len(plain) / rate)
+    assert len(timed) < len(plain)
+    tts.infer(voice, "Hello.", max_mel_tokens=4, num_beams=1)
+    assert [request.repair for request in asked] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("make", [lambda: IndexTTS2(use_accel=True), lambda: IndexTTS2(use_torch_compile=True)])

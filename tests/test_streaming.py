@@ -34,7 +34,7 @@ def ask(recordings: tuple[Path, Path]) -> Callable[..., SynthesisRequest]:
     def make(**changes: Any) -> SynthesisRequest:
         usual = {
             "text": TEXT, "voice": VoicePrompt.from_path(recordings[0]), "sampling": SAMPLING, "seed": 7,
-            "max_text_tokens_per_segment": 12, "chunks": CHUNKS,
+            "max_text_tokens_per_segment": 12, "chunks": CHUNKS, "repair": False,
         }  # fmt: skip
         return SynthesisRequest(**{**usual, **changes})
 

@@ -133,7 +133,9 @@ def main() -> None:
     for number, text in enumerate(texts[: options.sentences]):
         voice = VoicePrompt.from_path(voices[number % len(voices)])
         engine.stages.conditioning.voice(voice)  # known before, as it is to all that follow the first request
-        request = SynthesisRequest(text, voice, max_text_tokens_per_segment=300, chunks=chunks, seed=number)
+        request = SynthesisRequest(
+            text, voice, max_text_tokens_per_segment=300, chunks=chunks, seed=number, repair=False
+        )
         compare(engine, request, options.out, figures)
     say(f"{engine.model_name}, {engine.report.device}, {len(figures.stall_s)} texts, {chunks}")
     for field in dataclasses.fields(Figures):

@@ -23,13 +23,14 @@ import multiprocessing
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS
 from indextts.types import Emotion, FromAudio, FromVector, FromVoice, SynthesisRequest, VoicePrompt
 from training import report
@@ -58,7 +59,8 @@ class Speaker:
             model_dir=options.model_dir, config_path=options.config, device=options.device, qwen_emotion=False
         )
         self.engine = Engine.load(config)
-        self.prompts, self.out = options.prompts, options.out
+        self.prompts, self.out, self.repair = options.prompts, options.out, options.repair
+        self.sampling = replace(self.engine.sampling_defaults, **dict(options.sampling))
 
     def __call__(self, clip: Clip) -> Clip:
         from indextts.encoding import write_wav
@@ -66,7 +68,13 @@ class Speaker:
         prompts = {c.voice: self.prompts / c.file for c in read_clips(self.prompts)}
         voice = VoicePrompt.from_path(clip.prompt or prompts[clip.voice])
         request = SynthesisRequest(
-            clip.text, voice, emotion_of(clip), seed=clip.seed, duration_factor=clip.duration_factor
+            clip.text,
+            voice,
+            emotion_of(clip),
+            self.sampling,
+            seed=clip.seed,
+            duration_factor=clip.duration_factor,
+            repair=self.repair,
         )
         result = self.engine.synthesize(request)
         write_wav(self.out / clip.file, result.samples, result.sample_rate_hz)
@@ -129,7 +137,8 @@ class Jury:
             cosine_others=others,
             recognised=best,
             synthesis_s=clip.synthesis_s,
-            cut_off=bool(clip.warnings),
+            cut_off=any("was cut off" in warning for warning in clip.warnings),
+            repairs=sum("is spoken again" in warning for warning in clip.warnings),
             sound=sound,
             case=clip.case,
             longest_skip=said.longest_skip,
@@ -194,6 +203,15 @@ def judge(options: argparse.Namespace, clips: list[Clip]) -> list[Verdict]:
     return verdicts
 
 
+def sampling_option(text: str) -> tuple[str, float]:
+    """A field of ``SamplingParams`` and its value."""
+    name, _, value = text.partition("=")
+    kinds = {field.name: type(field.default) for field in fields(SamplingParams)}
+    if kinds.get(name) not in (int, float):
+        raise argparse.ArgumentTypeError(f"no number of the sampling is called {name!r}")
+    return name, kinds[name](value)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=TRIALS, default="words", help="what is compared")
@@ -207,6 +225,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model-dir", type=Path, default=Path("checkpoints"))
     parser.add_argument("--config", type=Path, default=None, help="config.yaml; default: that of --model-dir")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-repair", dest="repair", action="store_false", help="keep the first attempt at everything")
+    parser.add_argument(
+        "--sampling", nargs="+", type=sampling_option, default=[], metavar="NAME=NUMBER", help="other than the model's"
+    )
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--sentences-file", type=Path, default=None, help="default: those of the language")
     parser.add_argument("--styles", type=Path, default=None, help="recordings of the eight manners, for transfer")

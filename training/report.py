@@ -57,6 +57,7 @@ class Verdict:
     case: str = ""
     longest_skip: int = 0  # words in a row that are missing
     longest_addition: int = 0  # words in a row that nobody asked for
+    repairs: int = 0  # times that a segment was spoken again
 
     @property
     def word_error_rate(self) -> float:
@@ -143,6 +144,7 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "words_per_s": sum(v.words for v in verdicts) / max(audio_s, 1e-9),
         "energy_drift_db": float(np.mean([v.sound.energy_drift_db for v in verdicts])),
         "faults": {name: faults.count(name) for name in sorted(set(faults))},
+        "repairs": sum(v.repairs for v in verdicts),
         "slips": float(np.mean([not SLIPS.isdisjoint(v.faults) for v in verdicts])),
     }
     return figures

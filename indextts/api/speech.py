@@ -24,6 +24,8 @@ from indextts.emotion import check_emo_vec, normalize_emo_vec
 from indextts.errors import AudioError, EmotionError
 from indextts.service import Finished, Service
 from indextts.types import (
+    DURATION_FACTORS,
+    MAX_DURATION_S,
     MAX_INTERVAL_SILENCE_MS,
     AudioChunk,
     ChunkSchedule,
@@ -131,16 +133,27 @@ class SpeechRequest(BaseModel):
     input: str = Field(description="The text to speak.")
     voice: Voice = Field(description="Name of a voice of the library, see /v1/audio/voices, or a recording.")
     response_format: str = Field("mp3", description=f"One of {', '.join(MEDIA_TYPES)}.")
-    speed: float = Field(1.0, description="Only 1.0: the model speaks at the pace of the voice.")
+    speed: float = Field(1.0, description="From 0.5 to 2, another way to say duration_factor: 2 is twice as fast.")
     stream_format: str = Field("audio", description="Only audio.")
 
     stream: bool = Field(False, description="Send sound as soon as there is some; of pcm and wav only.")
     chunks: bool = Field(
         True,
-        description="With stream: the sound of a segment begins while the rest is still being made; else, when it "
-        "is finished.",
+        description="With stream: the sound of a segment begins while the rest is still being made; else, or where a "
+        "duration is wanted, when it is finished.",
     )
     emotion: Emotion | None = Field(None, description="As in the recording of the voice, if not given.")
+    duration_factor: float = Field(
+        1.0, ge=DURATION_FACTORS[0], le=DURATION_FACTORS[1], description="Times as long as the model would take."
+    )
+    duration_s: float | None = Field(
+        None, gt=0, le=MAX_DURATION_S, description="How long all of it shall last, silences included; or else a factor."
+    )
+    repair: bool = Field(
+        True,
+        description="Speak a segment again, with the next seed and at most twice, if it repeats, skips, stalls or has "
+        "no end. In chunks only before its first sound.",
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed and settings give the same speech.")
     sampling: Sampling | None = None
     max_text_tokens_per_segment: int = Field(120, ge=2, le=600, description="Longest stretch spoken in one go.")
@@ -160,9 +173,13 @@ class SpeechRequest(BaseModel):
             what = "a streamed response_format" if self.stream else "response_format"
             message = f"{what} must be one of {', '.join(formats)}, not {self.response_format[:64]!r}"
             raise ApiError(400, "unsupported_value", message, "response_format")
-        if self.speed != 1.0:
-            message = f"speed {self.speed:g} is not supported, only 1: the model speaks at the pace of the voice"
+        slowest, fastest = DURATION_FACTORS  # the one is 1 over the other
+        if not slowest <= self.speed <= fastest:
+            message = f"speed {self.speed:g} is not supported, only {slowest:g} to {fastest:g}"
             raise ApiError(400, "unsupported_value", message, "speed")
+        if self.speed != 1.0 and self.duration_factor != 1.0:
+            message = f"give speed or duration_factor, not both: {self.speed:g} is a factor of {1 / self.speed:g}"
+            raise ApiError(400, "invalid_value", message, "speed")
         if self.stream_format != "audio":
             message = f"stream_format {self.stream_format[:64]!r} is not supported, only 'audio'"
             raise ApiError(400, "unsupported_value", message, "stream_format")
@@ -175,17 +192,20 @@ class SpeechRequest(BaseModel):
         sampling = None
         if self.sampling is not None:
             sampling = dataclasses.replace(defaults, **self.sampling.model_dump(exclude_none=True))
-        return SynthesisRequest(
+        request = SynthesisRequest(
             text=self.input,
             voice=prompt_of(self.voice, library),
             emotion=FromVoice() if self.emotion is None else self.emotion.resolve(library),
             sampling=sampling,
             max_text_tokens_per_segment=self.max_text_tokens_per_segment,
             quick_streaming_tokens=self.quick_streaming_tokens,
-            chunks=ChunkSchedule() if self.stream and self.chunks else None,
             interval_silence_ms=self.interval_silence_ms,
+            repair=self.repair,
+            duration_factor=self.duration_factor / self.speed,
+            duration_s=self.duration_s,
             seed=self.seed,
         )
+        return request.in_chunks(ChunkSchedule()) if self.stream and self.chunks else request
 
 
 def speech_routes(service: Service, library: VoiceLibrary, settings: ApiSettings) -> APIRouter:
@@ -212,7 +232,8 @@ def speech_routes(service: Service, library: VoiceLibrary, settings: ApiSettings
 
 def told(result: SynthesisResult) -> dict[str, str]:
     """What a header can tell of a result. There may be a warning for each of many segments, and headers are short."""
-    return {
+    means = {} if result.duration_by is None else {"X-Duration-By": result.duration_by}
+    return means | {
         "X-Seed": str(result.seed),
         "X-Segments": str(result.segments),
         "X-Synthesis-Seconds": f"{result.timings.total_s:.3f}",

@@ -162,6 +162,7 @@ class Quality:
                 self.plan.voice(number),
                 max_text_tokens_per_segment=engine.max_text_tokens,
                 seed=self.plan.seed + number,
+                repair=False,  # the codes shall be those of one attempt
             )
             with noted_codes(engine) as noted:
                 results.append(engine.synthesize(request))

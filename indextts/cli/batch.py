@@ -30,6 +30,7 @@ RESULTS = "results.jsonl"
 MAX_FILE_BYTES = 64 * 2**20
 KEYS: dict[str, type | tuple[type, ...]] = {
     "text": str, "voice": str, "output": str, "seed": int, "sampling": dict,
+    "duration_s": (int, float), "duration_factor": (int, float),
     "emotion_mode": str, "emotion_audio": str, "emotion_text": str, "emotion_vector": list,
     "emotion_weight": (int, float),
 }  # fmt: skip
@@ -42,6 +43,7 @@ Speak every line of a JSONL file into a file of its own in DIR. A line is a JSON
   voice           recording, relative to the JSONL file, or the name of one that comes along (--voice)
   output          name of the file below DIR; its ending tells the format (00001.wav for the first line, ...)
   seed, sampling  a number; an object of sampling options such as {{"temperature": 0.7}} (the flags below)
+  duration_s or duration_factor: how long it shall last (--duration, --duration-factor)
   emotion_audio, emotion_text or emotion_vector, and emotion_weight: as the flags of `indextts synth`
 
 DIR/{RESULTS} says of each line how it went: its file, length and seed, or its error. A line that is wrong does not
@@ -260,6 +262,8 @@ def read_line(number: int, raw: bytes, args: argparse.Namespace, taken: dict[str
         max_text_tokens_per_segment=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
         seed=given.get("seed", args.seed),
+        repair=args.repair,
+        **durations(given, args),
     )
     speech.check()
     line = Line(number, output_name(given.get("output", f"{number:05}.{args.format}"), args.out), speech)
@@ -269,6 +273,12 @@ def read_line(number: int, raw: bytes, args: argparse.Namespace, taken: dict[str
     if (args.out / line.output).exists() and not (args.resume or args.force):
         raise ConfigError(f"the output {str(args.out / line.output)!r} exists: --force replaces it")
     return line
+
+
+def durations(given: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """How long a line shall last: as it says, else as the flags say."""
+    flags = {"duration_s": args.duration, "duration_factor": args.duration_factor}
+    return {name: given[name] for name in flags if name in given} or flags
 
 
 def parse_line(raw: bytes) -> dict[str, Any]:

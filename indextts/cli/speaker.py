@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -40,7 +39,8 @@ class LocalSpeaker:
 
     def stream(self, speech: Speech) -> Iterator[AudioChunk]:
         request = speech.request(self.service.facts.sampling_defaults)
-        request = replace(request, chunks=ChunkSchedule() if speech.chunks else None)
+        if speech.chunks:
+            request = request.in_chunks(ChunkSchedule())
         return self.service.stream(request, on_progress=log_progress)
 
 

@@ -55,6 +55,10 @@ class Speech:
     max_text_tokens_per_segment: int = 120
     interval_silence_ms: int = 200
     seed: int | None = None
+    repair: bool = True
+    """What goes wrong is spoken again."""
+    duration_factor: float = 1.0
+    duration_s: float | None = None
     chunks: bool = True
     """In a stream, the sound of a segment begins while the rest of it is still being made."""
 
@@ -111,8 +115,10 @@ class Speech:
         return FromVoice()
 
     def settings(self) -> dict[str, Any]:
-        """The plain numbers, by the names that ``SynthesisRequest`` and the HTTP interface have for them."""
-        names = ("max_text_tokens_per_segment", "interval_silence_ms", "seed")
+        """The plain values, by the names that ``SynthesisRequest`` and the HTTP interface have for them."""
+        names = (
+            "max_text_tokens_per_segment", "interval_silence_ms", "seed", "repair", "duration_factor", "duration_s",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
@@ -135,7 +141,7 @@ def read_voice(path: Path) -> VoicePrompt:
 
 
 def add_speaking_flags(parser: argparse.ArgumentParser) -> None:
-    """Voice, seed and cut."""
+    """Voice, seed, cut, duration and repair."""
     parser.add_argument(
         "--voice", default=DEFAULT_VOICE, metavar="FILE",
         help="recording of the voice to speak with, or voice_01 to voice_08, which come along; with --server also "
@@ -144,6 +150,17 @@ def add_speaking_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed and settings give the same speech")
     parser.add_argument("--max-text-tokens", type=at_least_one, default=120, metavar="N", help="longest segment (120)")
     parser.add_argument("--interval-silence", type=int, default=200, metavar="MS", help="between segments (200)")
+    duration = parser.add_mutually_exclusive_group()
+    duration.add_argument(
+        "--duration-factor", type=float, default=1.0, metavar="N", help="times as long as by itself, 0.5 to 2 (1.0)"
+    )
+    duration.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="how long all of it shall last, silences included"
+    )
+    parser.add_argument(
+        "--repair", action=argparse.BooleanOptionalAction, default=True,
+        help="speak a segment again, with the next seed, if it repeats, skips, halts or never ends; at most twice (on)",
+    )  # fmt: skip
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:

@@ -54,7 +54,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--format", choices=FORMATS, help="of standard output (wav); pcm comes as it is spoken")
     parser.add_argument(
         "--chunks", action=argparse.BooleanOptionalAction, default=True,
-        help="pcm begins while the rest of a segment is still being made, and not when it is finished (on)",
+        help="pcm begins while the rest of a segment is still being made, and not when it is finished (on); not "
+        "with a wanted duration",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     add_speaking_flags(parser)
@@ -87,9 +88,10 @@ def save(speaker: Speaker, speech: Speech, output: str) -> int:
     """Speak into a file, and say how it went."""
     result = speaker.synthesize(speech)
     write_audio(output, result.samples, result.sample_rate_hz)
+    means = "" if result.duration_by is None else f", duration by {result.duration_by}"
     say(
         f"Generated: {output} ({result.duration_s:.1f} s, seed {result.seed}, "
-        f"real-time factor {result.real_time_factor:.2f})"
+        f"real-time factor {result.real_time_factor:.2f}{means})"
     )
     return 0
 
@@ -123,6 +125,9 @@ def read_speech(args: argparse.Namespace) -> Speech:
         max_text_tokens_per_segment=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
         seed=args.seed,
+        repair=args.repair,
+        duration_factor=args.duration_factor,
+        duration_s=args.duration,
         chunks=args.chunks,
     )
 

@@ -221,4 +221,5 @@ class Engine:
             segments=run.segment_count,
             timings=StageTimings(**run.seconds),
             warnings=tuple(run.warnings),
+            duration_by=run.duration_by,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from indextts.errors import Cancelled, InferenceTimeout, SynthesisError, Undefin
 from indextts.loading import release_memory
 from indextts.stages.batches import plan_batches
 from indextts.stages.chunks import GrowingMel, GrowingWave
-from indextts.stages.duration import Speak, at_length, share_frames, wanted_factors
+from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, far, share_frames, wanted_factors
+from indextts.stages.repair import examined, repaired, still_faulty
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
@@ -72,9 +73,11 @@ class Run:
         self.seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.duration_by: str | None = None
         self.segment_count = self.token_count = 0
         self.sampling = request.sampling or engine.sampling_defaults
-        self.generator = torch.Generator(engine.models.device).manual_seed(self.seed)
+        self.draw_seed = self.seed  # what the generator was started with
+        self.generator = self.generator_of(self.seed)
 
     def chunks(self) -> Iterator[AudioChunk]:
         """The run on one screen."""
@@ -117,9 +120,7 @@ class Run:
                 yield from self.sounds_in_chunks(segment, conditioning, self.request.chunks)
             return
         stages = self.engine.stages
-        with self.turn("speech_s"):
-            speak = partial(stages.speech, batch, conditioning, self.sampling, self.generator, self.stopped)
-            spoken = self.at_wanted_length(batch, speak(), speak)
+        spoken = self.at_wanted_length(batch, partial(self.speak, batch, conditioning))
         with self.turn("s2mel_s"):
             mels = stages.s2mel(spoken, conditioning.voice, self.generator, self.check)
         for speech, mel in zip(spoken, mels, strict=True):
@@ -128,10 +129,32 @@ class Run:
                 samples = stages.vocoder(mel)
             yield Sound(speech.segment, samples)
 
-    def at_wanted_length(self, batch: Sequence[Segment], spoken: list[SpeechCodes], speak: Speak) -> list[SpeechCodes]:
-        """What was spoken, as long as the request wants it."""
+    def speak(
+        self, batch: Sequence[Segment], conditioning: Conditioning, length_hints: Sequence[int] | None = None
+    ) -> list[SpeechCodes]:
+        """The speech of a batch; of what went wrong the best of a few attempts, if the request wants that."""
+        repairs = self.request.repair
+        hints = {} if length_hints is None else {s.index: hint for s, hint in zip(batch, length_hints, strict=True)}
+
+        def attempt(segments: Sequence[Segment], generator: torch.Generator) -> list[SpeechCodes]:
+            more: dict[str, Any] = {"aligned": True} if repairs else {}
+            if hints:
+                more["length_hints"] = [hints[segment.index] for segment in segments]
+            with self.turn("speech_s"):
+                speech = self.engine.stages.speech
+                return speech(segments, conditioning, self.sampling, generator, self.stopped, **more)
+
+        def again(segments: Sequence[Segment], seed: int) -> list[SpeechCodes]:
+            return attempt(segments, self.generator_of(seed))
+
+        spoken = attempt(batch, self.generator)
+        return repaired(spoken, self.draw_seed, again, self.warn, not hints) if repairs else spoken
+
+    def at_wanted_length(self, batch: Sequence[Segment], speak: Callable[..., list[SpeechCodes]]) -> list[SpeechCodes]:
+        """What ``speak`` says, as long as the request wants it."""
         request, models = self.request, self.engine.models
-        if request.duration_factor == 1.0 and request.duration_s is None:
+        spoken = speak()
+        if not request.has_duration:
             return spoken
         wanted_frames = None
         if request.duration_s is not None:
@@ -139,29 +162,57 @@ class Run:
             frames_per_s = self.engine.sample_rate_hz / models.vocoder.hop_samples
             wanted_frames = share_frames(batch, self.token_count, (request.duration_s - silence_s) * frames_per_s)
         factors = wanted_factors(spoken, models.s2mel, request.duration_factor, wanted_frames)
-        return at_length(spoken, factors, models.s2mel, speak if models.config.gpt.length_hints else None)
+        told = models.config.gpt.length_hints and far(factors)
+        self.duration_by = BY_CODES if told else self.duration_by or BY_STRETCHING
+        return at_length(spoken, factors, models.s2mel, speak if told else None)
 
-    def sounds_in_chunks(
-        self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule
-    ) -> Iterator[Sound]:
+    def sounds_in_chunks(self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule) -> Iterator[Sound]:
         """The sound of a segment while it is being spoken, piece by piece."""
         stages = self.engine.stages
-        growing = stages.speech.growing(
-            segment, conditioning, self.sampling, chunks, self.generator, self.stopped
-        )
+        growing, speech = self.begun(segment, conditioning, chunks)
         mel = GrowingMel(stages.s2mel, conditioning.voice, chunks, self.generator)
         wave = GrowingWave(stages.vocoder, chunks)
-        complete = False
-        while not complete:
-            with self.turn("speech_s"):
-                speech = next(growing)
+        while True:
             self.tell_limit(speech)
             with self.turn("s2mel_s"):
                 mel.grow(speech, self.check)
             with self.turn("vocoder_s"):
                 samples = to_pcm16(wave.grow(mel))
-            complete = speech.complete
-            yield Sound(segment, samples, complete)
+            yield Sound(segment, samples, speech.complete)
+            if speech.complete:
+                return
+            with self.turn("speech_s"):
+                speech = next(growing)
+            if self.request.repair and speech.complete and (found := examined(speech)).faults:
+                self.warn(still_faulty(found, "and had begun to sound"))
+
+    def begun(
+        self, segment: Segment, conditioning: Conditioning, chunks: ChunkSchedule
+    ) -> tuple[Iterator[SpeechCodes], SpeechCodes]:
+        """Speech that grows, and what there is of it for the first chunk.
+
+        While nothing has sounded, what has a fault can still be spoken again.
+        """
+
+        def begin(generator: torch.Generator) -> tuple[Iterator[SpeechCodes], SpeechCodes]:
+            growing = self.engine.stages.speech.growing(
+                segment, conditioning, self.sampling, chunks, generator, self.stopped, self.request.repair
+            )
+            with self.turn("speech_s"):
+                return growing, next(growing)
+
+        growing, speech = begin(self.generator)
+        if not self.request.repair:
+            return growing, speech
+        grows = {id(speech): growing}
+
+        def again(_: Sequence[Segment], seed: int) -> list[SpeechCodes]:
+            growing, speech = begin(self.generator_of(seed))
+            grows[id(speech)] = growing
+            return [speech]
+
+        (best,) = repaired([speech], self.draw_seed, again, self.warn)
+        return grows[id(best)], best
 
     def sounds_tried_twice(self, batch: Sequence[Segment], conditioning: Conditioning) -> Iterator[Sound]:
         """``sounds``; where the model computes undefined values, it gets a second chance with another seed.
@@ -178,6 +229,7 @@ class Run:
                 raise
             another_seed = self.seed + 1  # not drawn: the same request shall fail, and succeed, in the same way
             self.warn(f"segment {batch[made].index + 1} is tried again with seed {another_seed}: {error}")
+            self.draw_seed = another_seed
             self.generator.manual_seed(another_seed)
             try:
                 yield from self.sounds(batch[made:], conditioning)
@@ -248,6 +300,9 @@ class Run:
                 raise
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
         self.check()
+
+    def generator_of(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.engine.models.device).manual_seed(seed)
 
     def stopped(self) -> bool:
         return self.timed_out() or (self.should_stop is not None and self.should_stop())

@@ -14,14 +14,20 @@ released weights are used this way, so both stay (spec quirk 8).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from indextts.config import ConformerConfig, GPTConfig
 from indextts.models.conformer import ConformerEncoder, length_mask
-from indextts.models.gpt2 import GPT2
+from indextts.models.gpt2 import GPT2, Watch
 from indextts.models.perceiver import PerceiverResampler
+
+WatchText = Callable[[Tensor], None]
+"""Is shown how the codes look at the text, layer by layer: ``[B, heads, M, L + 2]``, see `UnifiedVoice.latents`."""
 
 
 class LearnedPositions(nn.Module):
@@ -130,6 +136,7 @@ class UnifiedVoice(nn.Module):
         text_lengths: Tensor | None = None,
         code_lengths: Tensor | None = None,
         length_hints: Tensor | None = None,
+        watch: WatchText | None = None,
     ) -> Tensor:
         """Second pass (spec 7.10): the state in front of each code, ``[B, M, D]``.
 
@@ -137,13 +144,16 @@ class UnifiedVoice(nn.Module):
             cond, emovec, text_ids, text_lengths, length_hints: As for `prefix`, but no id is removed from the text.
             codes: ``[B, M]`` without the stop code, padded on the right with any valid code.
             code_lengths: ``[B]``; None means that no row is padded. Rows of the result beyond mean nothing.
+            watch: Is shown by each layer the attention of each code on start, text and stop ``[B, heads, M, L + 2]``,
+                of which each row adds up to one: what it pays to all else is left out. Zeros stand behind the stop of
+                a shorter text; rows beyond ``code_lengths`` mean nothing. Changes no result.
         """
         # Attention is causal: the last code and the stop code change no row that is kept, and are not fed.
         start = torch.full_like(codes[:, :1], self.config.start_mel_token)
         inputs = torch.cat((start, codes[:, :-1]), dim=1)
         positions = torch.arange(inputs.shape[1], device=codes.device)
         _, hidden = self._teacher_forced(
-            cond, emovec, text_ids, text_lengths, inputs, code_lengths, positions, length_hints
+            cond, emovec, text_ids, text_lengths, inputs, code_lengths, positions, length_hints, watch
         )
         return self.final_norm(hidden)
 
@@ -189,6 +199,7 @@ class UnifiedVoice(nn.Module):
         code_lengths: Tensor | None,
         code_positions: Tensor,
         length_hints: Tensor | None,
+        watch: WatchText | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Trunk output over start id and text ``[B, L + 1, D]``, and over ``code_inputs`` ``[B, n, D]``."""
         text_valid = self._valid(text_ids, text_lengths)
@@ -199,7 +210,11 @@ class UnifiedVoice(nn.Module):
         keep = torch.cat((_prepend_true(text_keep, conds.shape[1]), code_valid), dim=1)
         # Rows are closed up, padding last: causal attention needs no mask, and a batch equals its rows alone.
         order = (~keep).long().argsort(dim=1, stable=True)
-        hidden = self.gpt(_take(embeddings, order))
+        if watch is None:
+            hidden = self.gpt(_take(embeddings, order))
+        else:
+            shown = _attention_on_text(watch, conds.shape[1], text_keep, code_inputs.shape[1])
+            hidden = self.gpt(_take(embeddings, order), watch=shown)
         back = order.argsort(dim=1)
         text_end = conds.shape[1] + text_ids.shape[1] + 1
         return _take(hidden, back[:, conds.shape[1] : text_end]), _take(hidden, back[:, text_end + 1 :])
@@ -231,6 +246,22 @@ class UnifiedVoice(nn.Module):
         if lengths is None:
             return torch.ones_like(ids, dtype=torch.bool)
         return length_mask(lengths, ids.shape[1])
+
+
+def _attention_on_text(watch: WatchText, first: int, text_keep: Tensor, codes: int) -> Watch:
+    """What ``watch`` is shown of rows that are closed up: the text, ``text_keep [B, L + 2]``, begins at ``first``."""
+    counts = text_keep.sum(1)
+    beyond = torch.arange(text_keep.shape[1], device=counts.device) >= counts[:, None]
+    rows = first + counts[:, None] + torch.arange(codes, device=counts.device)  # within the sequence, as counts are
+
+    def show(queries: Tensor, keys: Tensor) -> None:
+        _, heads, _, size = queries.shape
+        own = queries.gather(2, rows[:, None, :, None].expand(-1, heads, -1, size))
+        text = keys[:, :, first : first + text_keep.shape[1]]
+        scores = own.float() @ text.float().transpose(2, 3) / math.sqrt(size)
+        watch(scores.masked_fill(beyond[:, None, None], -math.inf).softmax(-1))
+
+    return show
 
 
 def _perceiver(dim: int, num_latents: int, config: ConformerConfig) -> PerceiverResampler:

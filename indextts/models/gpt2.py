@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 LayerCache = tuple[Tensor, Tensor]
 """Keys and values of one layer, each ``[B, heads, cache slots, head size]``."""
+
+Watch = Callable[[Tensor, Tensor], None]
+"""Is shown the queries and keys of each layer in turn, ``[B, heads, T, head size]``."""
 
 
 class Conv1D(nn.Module):
@@ -33,8 +36,17 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(width, 3 * width)
         self.c_proj = Conv1D(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor | None, cache: LayerCache | None, slots: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        cache: LayerCache | None,
+        slots: Tensor | None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         q, k, v = self.c_attn(x).unflatten(-1, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4).unbind(0)
+        if watch is not None:
+            watch(q, k)
         if cache is not None and slots is not None:
             keys, values = cache
             keys.index_copy_(2, slots, k)
@@ -66,8 +78,15 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor, bias: Tensor | None, cache: LayerCache | None, slots: Tensor | None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), bias, cache, slots)
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        cache: LayerCache | None,
+        slots: Tensor | None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), bias, cache, slots, watch)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -85,6 +104,7 @@ class GPT2(nn.Module):
         bias: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
         slots: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Run the trunk.
 
@@ -95,10 +115,11 @@ class GPT2(nn.Module):
             caches: One ``LayerCache`` a layer. The keys and values of ``x`` are written into it at ``slots``,
                 and attention runs over all of its slots, as far as ``bias`` shows them.
             slots: ``[T]`` cache slots of the rows of ``x``.
+            watch: Called by every layer. Changes nothing.
 
         Returns:
             ``[B, T, width]`` after ``ln_f``.
         """
         for index, block in enumerate(self.h):
-            x = block(x, bias, None if caches is None else caches[index], slots)
+            x = block(x, bias, None if caches is None else caches[index], slots, watch)
         return self.ln_f(x)

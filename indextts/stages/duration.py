@@ -16,6 +16,10 @@ from indextts.types import DURATION_FACTORS, Segment, SpeechCodes
 STRETCHED_AT_MOST = 1.1
 """Codes that are stretched or squeezed by less than this sound as they should."""
 
+BY_CODES = "speed embeddings and number of codes"
+BY_STRETCHING = "length regulator"
+"""The two means: the first comes with the second, which makes it exact."""
+
 Speak = Callable[[Sequence[int]], list[SpeechCodes]]
 """Speaks a batch once more, each segment in about so many codes."""
 
@@ -48,9 +52,14 @@ def at_length(
         max(1, round(flow.target_frames(len(speech.codes)) * factor))
         for speech, factor in zip(spoken, factors, strict=True)
     ]
-    if speak is not None and any(max(factor, 1 / factor) > STRETCHED_AT_MOST for factor in factors):
+    if speak is not None and far(factors):
         spoken = speak([max(1, round(wanted / flow.frames_per_code)) for wanted in frames])
     return [dataclasses.replace(speech, frames=wanted) for speech, wanted in zip(spoken, frames, strict=True)]
+
+
+def far(factors: Sequence[float]) -> bool:
+    """Whether any of them would be heard if codes were stretched so much."""
+    return any(max(factor, 1 / factor) > STRETCHED_AT_MOST for factor in factors)
 
 
 def share_frames(batch: Sequence[Segment], all_tokens: int, total_frames: float) -> list[float]:

@@ -18,6 +18,7 @@ from indextts.decoding.forced import forced_logits
 from indextts.decoding.search import DEVICE_STEPS_PER_LOOK, Decoding, generate
 from indextts.errors import SynthesisError
 from indextts.models.gpt import UnifiedVoice
+from indextts.stages.alignment import TextFollower
 from indextts.types import ChunkSchedule, Conditioning, Segment, SpeechCodes, StopCallback
 
 
@@ -37,10 +38,12 @@ class SpeechStage:
         generator: torch.Generator | None,
         should_stop: StopCallback | None = None,
         length_hints: Sequence[int] | None = None,
+        aligned: bool = False,
     ) -> list[SpeechCodes]:
         """Speak ``segments`` as one batch.
 
-        ``length_hints`` tells a model that has learnt to listen to it in how many codes to speak each.
+        ``length_hints`` tells a model that has learnt to listen to it in how many codes to speak each. ``aligned``
+        speech also tells where in its text it is, if the model knows.
 
         Raises:
             SynthesisError: the model stopped a segment before its first code.
@@ -56,10 +59,14 @@ class SpeechStage:
         for segment, codes in zip(segments, drawn.codes, strict=True):
             check_spoken(segment, codes)
         codes, code_lengths = padded(drawn.codes)
-        hidden = self.gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths, hints)
+        follower = TextFollower(id_lengths, code_lengths) if aligned else None
+        hidden = self.gpt.latents(latents, emotion, ids, codes, id_lengths, code_lengths, hints, follower)
+        alignments = [None] * len(segments) if follower is None else follower.alignments()
         return [
-            SpeechCodes(segment, row, state[: len(row)], hit_limit)
-            for segment, row, state, hit_limit in zip(segments, drawn.codes, hidden, drawn.hit_limit, strict=True)
+            SpeechCodes(segment, row, state[: len(row)], hit_limit, alignment=alignment)
+            for segment, row, state, hit_limit, alignment in zip(
+                segments, drawn.codes, hidden, drawn.hit_limit, alignments, strict=True
+            )
         ]
 
     @torch.inference_mode()
@@ -71,19 +78,23 @@ class SpeechStage:
         chunks: ChunkSchedule,
         generator: torch.Generator | None,
         should_stop: StopCallback | None = None,
+        aligned: bool = False,
     ) -> Iterator[SpeechCodes]:
         """Speak one segment, and yield its speech so far each time that there is enough for another chunk.
 
         What was yielded stays: with several beams, it is what all of them have in common. The last speech is
         ``complete``, and the same that a call gives. In between, others may use the model. Raises as a call does.
         """
-        known = latents, emotion, ids, _ = self._known([segment], conditioning)
+        known = latents, emotion, ids, id_lengths = self._known([segment], conditioning)
         limited, prefix = self._limited(sampling), self.gpt.prefix(*known)
         decoding = Decoding(self.backend, *prefix, limited, generator=generator, should_stop=should_stop)
 
         def speech(codes: Tensor, reached_limit: bool, complete: bool) -> SpeechCodes:
-            hidden = self.gpt.latents(latents, emotion, ids, codes[None])  # causal: rows do not change any more
-            return SpeechCodes(segment, codes, hidden[0], reached_limit, complete)
+            follower = TextFollower(id_lengths, id_lengths.new_tensor([len(codes)])) if aligned else None
+            # Causal: rows do not change any more.
+            hidden = self.gpt.latents(latents, emotion, ids, codes[None], watch=follower)
+            (alignment,) = [None] if follower is None else follower.alignments()
+            return SpeechCodes(segment, codes, hidden[0], reached_limit, complete, alignment=alignment)
 
         for wanted in chunks.code_counts():
             codes = decoding.settled(0)

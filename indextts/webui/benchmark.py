@@ -35,7 +35,7 @@ class Speed:
 
 def measure(service: Service, voice: VoicePrompt, client: str, on_progress: ProgressCallback | None = None) -> Speed:
     """Speak ``SENTENCES`` with ``voice``, always in the same way. Raises as ``Service.stream`` does."""
-    request = SynthesisRequest(SENTENCES, voice, max_text_tokens_per_segment=40, seed=SEED)
+    request = SynthesisRequest(SENTENCES, voice, max_text_tokens_per_segment=40, seed=SEED, repair=False)
     started, first_sound_s, audio_s = time.perf_counter(), 0.0, 0.0
     for chunk in service.stream(request, client, on_progress):
         first_sound_s = first_sound_s or time.perf_counter() - started

@@ -67,6 +67,7 @@ class Endpoints:
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
         seed: str | float | None = None,
+        duration_s: str | float | None = None,
         audio_format: str = "wav",
         **values: Any,
     ) -> tuple[str, dict[str, Any]]:
@@ -75,7 +76,8 @@ class Endpoints:
         Only parameters whose widget starts empty are spelled out: they are optional by their default here, all
         others by the value of their widget.
         """
-        values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text, "seed": seed}
+        values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text}
+        values |= {"seed": seed, "duration_s": duration_s}
         with readable_errors(language_of(http)):
             check_format(audio_format)
             if voice and voice_name:
@@ -93,6 +95,7 @@ class Endpoints:
             "real_time_factor": round(result.real_time_factor, 3),
             "timings": asdict(result.timings),
             "warnings": list(result.warnings),
+            "duration_by": result.duration_by,
             "model": self.page.facts.model_name,
         }
 

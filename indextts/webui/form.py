@@ -6,6 +6,7 @@ import dataclasses
 import math
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from indextts.config import SamplingParams
 from indextts.emotion import EMOTIONS, normalize_emo_vec
 from indextts.text.glossary import Reading
 from indextts.types import (
+    DURATION_FACTORS,
     ChunkSchedule,
     Emotion,
     FromAudio,
@@ -63,13 +65,17 @@ class FormValues:
     max_mel_tokens: float
     typical_sampling: bool
     typical_mass: float
+    repair: bool
+    duration_factor: float
+    duration_s: str | float | None  # a text box, as the seed
     glossary: Mapping[str, Reading] | None = None
 
     def request(self, chunks: ChunkSchedule | None = None) -> SynthesisRequest:
         """What the user asks for. The seed is always set, so that the page can show it.
 
         Args:
-            chunks: How segments sound while they are still being spoken, for those who listen.
+            chunks: How segments sound while they are still being spoken, for those who listen; not where a duration is
+                wanted.
 
         Raises:
             IndexTTSError: something is missing, or a value is out of its range.
@@ -78,17 +84,30 @@ class FormValues:
             raise PageError("error.no_voice")
         if not self.text or not self.text.strip():
             raise PageError("error.no_text")
-        return SynthesisRequest(
+        request = SynthesisRequest(
             text=self.text,
             voice=VoicePrompt.from_path(self.voice),
             emotion=self.emotion(),
             sampling=self.sampling(),
             max_text_tokens_per_segment=whole("max_text_tokens_per_segment", self.max_text_tokens_per_segment),
             interval_silence_ms=whole("interval_silence_ms", self.interval_silence_ms, 0, MAX_SILENCE_MS),
-            chunks=chunks,
             seed=self.chosen_seed(),
+            repair=bool(self.repair),
+            duration_factor=number("duration_factor", self.duration_factor, *DURATION_FACTORS),
+            duration_s=self.chosen_duration_s(),
             glossary=glossary_of(self.glossary),
         )
+        return request if chunks is None else request.in_chunks(chunks)
+
+    def chosen_duration_s(self) -> float | None:
+        """The seconds that were typed, if any were."""
+        typed = self.duration_s.strip() if isinstance(self.duration_s, str) else self.duration_s
+        if typed is None or typed == "":
+            return None
+        if isinstance(typed, str):
+            with suppress(ValueError):  # what is no number is refused below, by name
+                typed = float(typed)
+        return number("duration_s", typed)
 
     def chosen_seed(self) -> int:
         """The seed that was typed, or a new one."""

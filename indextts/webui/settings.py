@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from indextts.types import DURATION_FACTORS
 from indextts.webui.form import MAX_SILENCE_MS
 from indextts.webui.page import Page
 
@@ -33,6 +34,10 @@ def build(page: Page) -> None:
             with gr.Column(min_width=200):
                 fields["seed"] = make(gr.Textbox, "seed", max_lines=1)
                 fields["seed.keep"] = make(gr.Button, "seed.keep", size="sm")
+        with gr.Row():
+            fields["duration_factor"] = make(gr.Slider, "duration_factor", *DURATION_FACTORS, value=1.0, step=0.05)
+            fields["duration_s"] = make(gr.Textbox, "duration_s", max_lines=1)
+            fields["repair"] = make(gr.Checkbox, "repair", value=True)
         make(gr.Markdown, "settings.sampling")
         sampling_widgets(page)
     # Not in the tab that shows them: what is in a tab comes to life when that is opened.

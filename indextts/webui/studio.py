@@ -273,6 +273,12 @@ def missing(narration: Narration, seed: int) -> list[Job]:
 
 
 def form_values(values: Values) -> Values:
-    """Those among ``values`` that belong to the form; what has no widget is empty."""
+    """Those among ``values`` that belong to the form; what has no widget is empty.
+
+    Raises:
+        PageError: they say how many seconds all shall last, but each row is a speech of its own.
+    """
+    if str(values.get("duration_s") or "").strip():
+        raise PageError("error.duration_of_rows")
     names = FormValues.__dataclass_fields__
     return {"voice": None, "text": None, **{name: value for name, value in values.items() if name in names}}

@@ -98,7 +98,12 @@ def test_what_is_asked_is_what_the_engine_gets(api: Running) -> None:
     plain = asked(seed=5)
     assert (plain.text, plain.seed, plain.emotion, plain.sampling) == ("One. Two.", 5, FromVoice(), None)
     assert plain.voice.data == api.library.get("hum").path.read_bytes()
-    assert plain.chunks is None
+    assert plain.chunks is None and plain.repair and not asked(repair=False).repair
+    assert (plain.duration_factor, plain.duration_s) == (1.0, None)
+    assert asked(duration_factor=1.5).duration_factor == 1.5 and asked(duration_s=3).duration_s == 3
+    assert asked(speed=0.8).duration_factor == 1.25 and asked(speed=2).duration_factor == 0.5
+    streamed = {"stream": True, "response_format": "wav"}
+    assert asked(duration_s=3, **streamed).chunks is asked(speed=1.5, **streamed).chunks is None
     assert asked(stream=True, response_format="wav").chunks == ChunkSchedule()
     assert asked(stream=True, response_format="wav", chunks=False).chunks is None
     sampled = asked(sampling={"top_k": 7, "do_sample": False, "temperature": 1}).sampling
@@ -132,12 +137,13 @@ def test_a_voice_may_come_with_the_request(api: Running) -> None:
 def test_what_is_told_of_a_whole_file(tmp_path: Path) -> None:
     class Warning(HummingEngine):
         def synthesize(self, *arguments: Any) -> SynthesisResult:
-            return dataclasses.replace(super().synthesize(*arguments), warnings=("segment 1 – zu lang",) * 90)
+            result, warnings = super().synthesize(*arguments), ("segment 1 – zu lang",) * 90
+            return dataclasses.replace(result, warnings=warnings, duration_by="x")
 
     with serving(Warning(), tmp_path) as api:
         headers = api.speak(seed=5).headers
     told = [headers[f"X-{name}"] for name in ("Seed", "Segments", "Synthesis-Seconds")]
-    assert told == ["5", "2", "0.100"]
+    assert told == ["5", "2", "0.100"] and headers["X-Duration-By"] == "x"
     assert json.loads(headers["X-Warnings"]) == ["segment 1 – zu lang"] * 20
 
 
@@ -162,12 +168,17 @@ def test_what_is_told_of_a_whole_file(tmp_path: Path) -> None:
         ({"input": "x" * 10_001}, 400, "text_too_long", "10001 characters"),
         ({"input": 5}, 400, "invalid_value", "input"),
         ({"input": None}, 400, "invalid_value", "input"),
-        ({"speed": 1.5}, 400, "unsupported_value", "speed 1.5"),
+        ({"speed": 4}, 400, "unsupported_value", "speed 4 is not supported, only 0.5 to 2"),
+        ({"speed": 0.8, "duration_factor": 1.25}, 400, "invalid_value", "speed or duration_factor, not both"),
+        ({"duration_factor": 2.1}, 400, "invalid_value", "duration_factor"),
+        ({"duration_s": 0}, 400, "invalid_value", "duration_s"),
+        ({"duration_s": 3, "speed": 2}, 400, "invalid_value", "not both"),
         ({"response_format": "aac"}, 400, "unsupported_value", "aac"),
         ({"response_format": "mp3", "stream": True}, 400, "unsupported_value", "pcm, wav"),
         ({"stream_format": "sse"}, 400, "unsupported_value", "sse"),
         ({"instructions": "whisper"}, 400, "invalid_value", "instructions"),
         ({"seed": -1}, 400, "invalid_value", "seed"),
+        ({"repair": "no"}, 400, "invalid_value", "repair"),
         ({"sampling": {"top_p": 3}}, 400, "invalid_value", "top_p"),
         ({"sampling": {"top_q": 3}}, 400, "invalid_value", "top_q"),
         ({"quick_streaming_tokens": -1}, 400, "invalid_value", "quick_streaming_tokens"),

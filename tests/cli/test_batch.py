@@ -61,6 +61,16 @@ def test_lines_become_files(batch: Any, tmp_path: Path, capsys: pytest.CaptureFi
     assert "3 spoken, 0 there already, 0 failed" in capsys.readouterr().out
 
 
+def test_a_line_may_have_a_duration_of_its_own(batch: Any, tmp_path: Path) -> None:
+    lines = [{"text": "ABABA."}, {"text": "ABABA.", "duration_s": 0.008}, {"text": "ABABA.", "duration_factor": 0.8}]
+    lines += [{"text": "ABABA.", "duration_s": 0.0}, {"text": "ABABA.", "duration_s": 1, "duration_factor": 1.1}]
+    assert batch(lines, "--duration-factor", "0.5", "--seed", "1") == cli.batch.EXIT_SOME_LINES
+    half, asked, most, *wrong = results(tmp_path)
+    assert asked["duration_s"] == pytest.approx(0.008, rel=0.1)  # 0.005 by itself
+    assert half["duration_s"] / most["duration_s"] == pytest.approx(0.5 / 0.8, rel=0.2)
+    assert ["above 0" in wrong[0]["error"], "not both" in wrong[1]["error"]] == [True, True]
+
+
 def test_wrong_lines_do_not_stop_the_others(batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "noise.wav").write_bytes(b"no sound")
     lines = [

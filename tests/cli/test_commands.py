@@ -93,6 +93,13 @@ def test_synth(engine: type[SilentEngine], voice: str, tmp_path: Path, capsys: p
     assert request.text == "Hello there." and request.voice.data == b"a recording"
     assert (request.seed, request.emotion, request.max_text_tokens_per_segment) == (3, FromVoice(), 60)
     assert request.sampling == SamplingParams(temperature=0.5, top_k=5, do_sample=False)
+    assert synth(voice, output, "--force", "--no-repair") == 0
+    assert request.repair and not engine.requests[0].repair
+    assert synth(voice, output, "--force", "--duration-factor", "1.2") == 0
+    assert engine.requests[0].duration_factor == 1.2
+    assert synth(voice, output, "--force", "--duration", "3.5") == 0
+    assert engine.requests[0].duration_s == 3.5
+    assert (request.duration_factor, request.duration_s) == (1.0, None)
 
 
 @pytest.mark.parametrize("name", ["out.mp3", "out.FLAC", "out.opus"])
@@ -101,7 +108,9 @@ def test_the_ending_tells_the_format(engine: type[SilentEngine], voice: str, tmp
     assert soundfile.info(tmp_path / name).format == {"mp3": "MP3", "flac": "FLAC", "opus": "OGG"}[name.lower()[4:]]
 
 
-@pytest.mark.parametrize(("flags", "chunks"), [([], ChunkSchedule()), (["--no-chunks"], None)])
+@pytest.mark.parametrize(
+    ("flags", "chunks"), [([], ChunkSchedule()), (["--no-chunks"], None), (["--duration", "3"], None)]
+)
 def test_raw_samples_to_standard_output(
     engine: type[SilentEngine], capfdbinary: Any, flags: list[str], chunks: ChunkSchedule | None
 ) -> None:
@@ -176,6 +185,9 @@ def test_emotions(engine: type[SilentEngine], voice: str, tmp_path: Path) -> Non
         (["-o", "out"], 1, ".wav"),
         (["-o", "out.mp3", "--format", "mp3"], 1, "-o -"),
         (["--interval-silence", "999999999"], 1, "60,000"),
+        (["--duration-factor", "2.5"], 1, "from 0.5 to 2.0, not 2.5"),
+        (["--duration", "0"], 1, "above 0"),
+        (["--duration", "nan"], 1, "above 0"),
     ],
 )
 def test_wrong_input_is_refused_before_the_model_is_loaded(

@@ -47,7 +47,7 @@ def synth(api: Running, output: Path | str, *more: str, text: str = "One. Two.")
 
 
 def test_synth(api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--seed", "5", "--top-k", "7", "--max-text-tokens", "60", "--interval-silence", "90"]
+    settings = ["--seed", "5", "--top-k", "7", "--max-text-tokens", "60", "--interval-silence", "90", "--no-repair"]
     assert synth(api, tmp_path / "out.flac", *settings) == 0
     samples, _ = soundfile.read(tmp_path / "out.flac", dtype="int16")
     assert np.array_equal(samples, SPOKEN)
@@ -55,6 +55,7 @@ def test_synth(api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     request = api.engine.requests[-1]
     assert (request.text, request.seed, request.emotion) == ("One. Two.", 5, FromVoice())
     assert (request.max_text_tokens_per_segment, request.interval_silence_ms) == (60, 90)
+    assert not request.repair
     assert request.sampling.top_k == 7 and request.sampling.temperature == HummingEngine.sampling_defaults.temperature
     assert request.voice.data == api.library.get("hum").path.read_bytes()
 
@@ -200,6 +201,13 @@ def test_batch_waits_for_a_busy_server(
     assert "then try 2 of 10" in capsys.readouterr().err
 
 
+def test_a_stream_of_a_wanted_duration(api: Running, tmp_path: Path, capfdbinary: Any) -> None:
+    assert synth(api, tmp_path / "unused", "-o", "-", "--format", "pcm", "--duration-factor", "1.5") == 0
+    assert np.array_equal(np.frombuffer(capfdbinary.readouterr().out, "<i2"), SPOKEN)
+    request = api.engine.requests[-1]
+    assert (request.duration_factor, request.chunks) == (1.5, None)
+
+
 @pytest.mark.parametrize("format", ["wav", "pcm"])
 def test_the_same_command_says_the_same_here_and_there(
     tiny_engine: Engine, tiny_model_dir: Path, recordings: tuple[Path, Path], tmp_path: Path, capfdbinary: Any,
@@ -208,7 +216,7 @@ def test_the_same_command_says_the_same_here_and_there(
     words = ["synth", "--text", "ABABA. BABAB. ABABA.", "--voice", str(recordings[0]), "-o", "-", "--format", format]
     words += ["--emotion-vector", "0,0.5,0,0,0.2,0,0,0", "--emotion-weight", "0.7", "--seed", "7"]
     words += ["--temperature", "0.9", "--max-mel-tokens", "8", "--num-beams", "1", "--max-text-tokens", "4"]
-    words += ["--interval-silence", "50"]
+    words += ["--interval-silence", "50", "--no-repair"]
     assert cli.main([*words, "--model-dir", str(tiny_model_dir), "--device", "cpu"]) == 0
     here = capfdbinary.readouterr().out
     with serving(tiny_engine, tmp_path / "voices") as api:

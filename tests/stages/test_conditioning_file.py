@@ -52,7 +52,7 @@ def kept(library: VoiceLibrary, name: str = "Anna") -> Path:
 
 
 def ask(prompt: VoicePrompt, **more: Any) -> SynthesisRequest:
-    return SynthesisRequest("Hello there.", prompt, sampling=SAMPLING, seed=7, **more)
+    return SynthesisRequest("Hello there.", prompt, sampling=SAMPLING, seed=7, repair=False, **more)
 
 
 def heard(engine: Engine) -> list[str]:
@@ -84,7 +84,7 @@ for network in (engine.models.semantic_encoder, engine.models.semantic_codec, en
 engine.models.semantic_codec.quantize = engine.models.gpt.condition = engine.models.gpt.emotion_vector = must_not_run
 prompt = VoiceLibrary(folder, None).get("Anna").prompt()
 sampling = SamplingParams(max_mel_tokens=10, num_beams=1)
-result = engine.synthesize(SynthesisRequest("Hello there.", prompt, sampling=sampling, seed=7))
+result = engine.synthesize(SynthesisRequest("Hello there.", prompt, sampling=sampling, seed=7, repair=False))
 out.write_bytes(result.samples.tobytes())
 """
 

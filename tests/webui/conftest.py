@@ -77,6 +77,9 @@ def values(prompt: Path) -> dict[str, Any]:
         "max_mel_tokens": 1500,
         "typical_sampling": False,
         "typical_mass": 0.9,
+        "repair": True,
+        "duration_factor": 1.0,
+        "duration_s": "",
     }
 
 

@@ -25,6 +25,10 @@ def test_plain(values: dict[str, Any], prompt: Path) -> None:
     assert got.emotion == FromVoice()
     assert got.sampling == SamplingParams() and got.chunks is None
     assert (got.max_text_tokens_per_segment, got.interval_silence_ms) == (120, 200)
+    assert got.repair and not request(values, repair=False).repair
+    assert (got.duration_factor, got.duration_s) == (1.0, None)
+    assert request(values, duration_factor=1.5).duration_factor == 1.5
+    assert [request(values, duration_s=s).duration_s for s in ("", " ", None, " 2.5 ", 4)] == [None] * 3 + [2.5, 4.0]
     assert isinstance(got.max_text_tokens_per_segment, int) and got.sampling and isinstance(got.sampling.top_k, int)
 
 
@@ -84,6 +88,11 @@ def test_mode_text(values: dict[str, Any], typed: str | None, expected: str | No
         ({"seed": "lucky"}, PageError, "lucky"),
         ({"seed": str(2**32)}, PageError, "seed"),
         ({"interval_silence_ms": -5}, PageError, "interval_silence_ms"),
+        ({"duration_factor": 3}, PageError, "duration_factor"),
+        ({"duration_s": "long"}, PageError, "long"),
+        ({"duration_s": "nan"}, PageError, "duration_s"),
+        ({"duration_s": -1}, ConfigError, "duration_s"),
+        ({"duration_s": "3", "duration_factor": 1.5}, ConfigError, "not both"),
         ({"max_text_tokens_per_segment": "many"}, PageError, "max_text_tokens_per_segment"),
         ({"temperature": 0}, ConfigError, "temperature"),
         ({"temperature": None}, PageError, "temperature"),

@@ -164,6 +164,7 @@ def test_errors_before_anything_is_spoken(long_text: LongText, asked: Callable[.
         ({"voice": None}, "choose a voice"),
         ({"batch_size": 0}, "batch_size must be from 1 to 64"),
         ({"seed": "x"}, "seed must be a number"),
+        ({"duration_s": "30"}, "seconds are for one text"),
         ({"top_k": -1}, "top_k"),
         ({"paragraph_pause_ms": 1e9}, "paragraph_pause_ms"),
     ):

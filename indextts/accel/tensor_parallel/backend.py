@@ -17,7 +17,7 @@ from indextts.decoding.backend import EagerBackend, Parked
 from indextts.decoding.kv_cache import KVCache, Memory
 from indextts.decoding.state import Search
 from indextts.models.gpt import UnifiedVoice
-from indextts.models.gpt2 import GPT2, LayerCache
+from indextts.models.gpt2 import GPT2, LayerCache, Watch
 
 
 class TensorParallelBackend(EagerBackend):
@@ -103,8 +103,9 @@ class SplitTrunk(nn.Module):
         bias: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
         slots: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
-        """See `GPT2.forward`; the caches are those of the latest `SplitCache`.
+        """See `GPT2.forward`; the caches are those of the latest `SplitCache`, and ``watch`` sees this process's heads.
 
         Raises:
             SynthesisError: another process has ended.
@@ -115,7 +116,7 @@ class SplitTrunk(nn.Module):
         try:
             for tensor in inputs:
                 send(tensor)
-            return self.engine(x, bias, caches, slots)
+            return self.engine(x, bias, caches, slots, watch)
         except torch.OutOfMemoryError:
             # The others do not know, and wait for this process at every layer that is left.
             for _ in range(len(self.summed_layers) - self.sums):

@@ -84,11 +84,13 @@ class Dialogue:
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
         seed: str | float | None = None,
+        duration_s: str | float | None = None,
         audio_format: str = "wav",
         **values: Any,
     ) -> Iterator[Answer]:
         """``/dialogue``: see its description. Parameters are spelled out as in ``Endpoints.synthesize``."""
-        values |= {"text": script, "seed": seed, "emotion_audio": emotion_audio, "emotion_text": emotion_text}
+        values |= {"text": script, "seed": seed, "duration_s": duration_s}
+        values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text}
         with readable_errors(language_of(http)), texts_by_name():
             cast = cast_by_spelling(voices or {}, read_dialogue(script).speakers)
         yield from answers(self.studio, http, values, audio_format, cast)

@@ -78,13 +78,14 @@ class LongText:
         emotion_audio: str | None = None,
         emotion_text: str | None = None,
         seed: str | float | None = None,
+        duration_s: str | float | None = None,
         audio_format: str = "wav",
         **values: Any,
     ) -> Iterator[Answer]:
         """``/long_text``: see its description. Parameters are spelled out as in ``Endpoints.synthesize``."""
         if document:
             text = self.open_file(http, document, keep_timing)
-        values |= {"text": text, "voice": voice, "voice_name": voice_name, "seed": seed}
+        values |= {"text": text, "voice": voice, "voice_name": voice_name, "seed": seed, "duration_s": duration_s}
         values |= {"emotion_audio": emotion_audio, "emotion_text": emotion_text}
         yield from answers(self.studio, http, values, audio_format)
 

@@ -227,7 +227,6 @@ def test_options_of_the_draw(tts: IndexTTS2) -> None:
         ({"emo_vector": [0.1] * 7}, EmotionError, "8 values, not 7"),
         ({"emo_vector": ["sad"] * 8}, EmotionError, "eight numbers"),
         ({"emo_vector": 0.5}, EmotionError, "eight numbers"),
-        ({"use_emo_text": True, "emo_text": "sad"}, EmotionError, "qwen0.6bemo4-merge"),
         ({"duration_factor": 1.0}, ConfigError, "duration_factor"),
         ({"temperature": 0}, ConfigError, "temperature"),
         ({"batch_size": 0}, ConfigError, "batch size"),

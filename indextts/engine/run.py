@@ -26,6 +26,7 @@ from indextts.types import (
     Conditioning,
     Progress,
     ProgressCallback,
+    ReadEmotion,
     Segment,
     SpeechCodes,
     StopCallback,
@@ -73,6 +74,7 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
         self.segment_count = self.token_count = 0
+        self.read_emotion: ReadEmotion | None = None
         self.sampling = request.sampling or engine.sampling_defaults
         self.generator = torch.Generator(engine.models.device).manual_seed(self.seed)
 
@@ -92,6 +94,7 @@ class Run:
         self.token_count = sum(segment.token_count for segment in segments)
         self.tell(0.05, "listening to the voice")
         conditioning = self.conditioning()
+        self.read_emotion = conditioning.read_emotion
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
             for sound in self.sounds_within_memory(batch, conditioning):

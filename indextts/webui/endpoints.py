@@ -93,6 +93,7 @@ class Endpoints:
             "real_time_factor": round(result.real_time_factor, 3),
             "timings": asdict(result.timings),
             "warnings": list(result.warnings),
+            "read_emotion": None if result.read_emotion is None else asdict(result.read_emotion),
             "model": self.page.facts.model_name,
         }
 
@@ -113,6 +114,7 @@ class Endpoints:
         return {
             "model": facts.model_name,
             "version": __version__,
+            "text_emotion_model": facts.text_emotion_model,
             "device": facts.report.device,
             "acceleration": [asdict(entry) for entry in facts.report.entries],
             "sampling_defaults": asdict(facts.sampling_defaults),
@@ -163,7 +165,7 @@ class Endpoints:
 
 def emotion_of(page: Page, written: str, client: str) -> dict[str, float]:
     """The eight weights of the emotion that a text expresses. Raises ``PageError`` where nobody can tell."""
-    if not page.facts.emotions_from_text:
+    if page.facts.text_emotion_model is None:
         raise PageError("error.no_emotion_model")
     if not written.strip():
         raise PageError("error.no_description")

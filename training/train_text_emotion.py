@@ -61,7 +61,7 @@ def training_examples(folder: Path = DATA) -> list[Example]:
     return examples
 
 
-def test_examples(path: Path = TEST) -> list[Example]:
+def kept_apart(path: Path = TEST) -> list[Example]:
     """The sentences that are kept apart."""
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     return [Example(text, emotion, language) for emotion, language, text in rows]
@@ -141,7 +141,7 @@ def main() -> None:
     what.add_argument("--test", action="store_true")
     options = parser.parse_args()
     if options.test:
-        print(accuracy(BundledTextEmotion(), test_examples()))
+        print(accuracy(BundledTextEmotion(), kept_apart()))
     elif options.validate:
         print(validate(training_examples()))
     else:

@@ -9,7 +9,7 @@ import pytest
 
 from indextts.emotion import EMOTIONS
 from indextts.text_emotion import BundledTextEmotion
-from training.train_text_emotion import Example, accuracy, classifier, test_examples, train, training_examples, validate
+from training.train_text_emotion import Example, accuracy, classifier, kept_apart, train, training_examples, validate
 
 
 def runs(example: Example) -> set[str]:
@@ -23,7 +23,7 @@ def runs(example: Example) -> set[str]:
 
 def test_no_test_sentence_was_trained_on() -> None:
     trained = training_examples()
-    apart = test_examples()
+    apart = kept_apart()
     assert not {example.text for example in trained} & {example.text for example in apart}
     assert not set().union(*map(runs, trained)) & set().union(*map(runs, apart))
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from indextts.errors import ConfigError, QueueFull, ServerError, SynthesisError
-from indextts.types import AudioChunk, StageTimings, SynthesisResult
+from indextts.types import AudioChunk, ReadEmotion, StageTimings, SynthesisResult
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +84,13 @@ class Client:
             warnings = tuple(map(str, json.loads(answer.headers["X-Warnings"])))
             seed, segments = int(answer.headers["X-Seed"]), int(answer.headers["X-Segments"])
             timings = StageTimings(total_s=float(answer.headers["X-Synthesis-Seconds"]))
-        except (soundfile.LibsndfileError, KeyError, ValueError) as error:
+            read = read_emotion(answer.headers.get("X-Read-Emotion"))
+        except (soundfile.LibsndfileError, KeyError, TypeError, ValueError) as error:
             raise self._stranger(f"its answer is no speech ({error!r})") from error
         for warning in warnings:
             logger.warning("%s", warning)
         duration_by = answer.headers.get("X-Duration-By")
-        return SynthesisResult(samples, sample_rate_hz, seed, segments, timings, warnings, duration_by)
+        return SynthesisResult(samples, sample_rate_hz, seed, segments, timings, warnings, duration_by, read)
 
     def stream(self, body: Mapping[str, Any]) -> Iterator[AudioChunk]:
         """Speak, and yield the sound as it comes. Whoever stops reading stops the server's work."""
@@ -161,3 +162,11 @@ def retry_after_s(answer: httpx.Response) -> float:
     """When to come again; a second where the server does not say."""
     text = answer.headers.get("Retry-After", "")
     return float(text) if text.isdigit() else 1.0
+
+
+def read_emotion(header: str | None) -> ReadEmotion | None:
+    """What the server says that it read out of a text. Raises ``ValueError``, ``KeyError`` or ``TypeError``."""
+    if header is None:
+        return None
+    told = json.loads(header)
+    return ReadEmotion(str(told["model"]), tuple(map(float, told["values"])))

@@ -7,9 +7,9 @@ import math
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from indextts.errors import EmotionError
 
@@ -25,8 +25,14 @@ CHINESE_NAMES = ("高兴", "愤怒", "悲伤", "恐惧", "反感", "低落", "�
 EmotionVector = tuple[float, ...]
 """Eight weights in the order of ``EMOTIONS``."""
 
-TextEmotion = Callable[[str], EmotionVector]
-"""Finds the emotions that a text expresses."""
+
+class TextEmotion(Protocol):
+    """Finds the emotions that a text expresses. ``name`` says in reports which one it is."""
+
+    name: str
+
+    def __call__(self, description: str) -> EmotionVector: ...
+
 
 _CHINESE_NAME: dict[str, str] = dict(zip(EMOTIONS, CHINESE_NAMES, strict=True))
 _BIAS = (0.9375, 0.875, 1.0, 1.0, 0.9375, 0.9375, 0.6875, 0.5625)
@@ -144,6 +150,7 @@ class QwenEmotion:
         device: where to run it.
     """
 
+    name = "qwen"
     TASK = "文本情感分类"
     MAX_NEW_TOKENS = 256  # an answer of all eight emotions takes about 80
     END_OF_THINKING_ID = 151668

@@ -59,7 +59,8 @@ class IndexTTS2:
             device: Such as "cuda:1" or "cpu"; None takes the best there is.
             use_cuda_kernel: None means: on where it exists.
             use_deepspeed: Decode through DeepSpeed.
-            use_qwen_emo: Allow emotion from text.
+            use_qwen_emo: Allow emotion from text, by the Qwen emotion model or, where that is not there, by the bundled
+                classifier.
             aux_paths: Own places of w2v_bert, semantic_codec, campplus and bigvgan.
 
         Raises:

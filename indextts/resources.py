@@ -17,3 +17,6 @@ DS_CONFIG = ROOT / "ds_config.json"
 
 EVAL_SENTENCES = _PACKAGE / "bench" / "eval_sentences.txt"
 """English sentences, one a line, that no network of the bundled voice was trained on."""
+
+TEXT_EMOTION = _PACKAGE / "text_emotion.safetensors"
+"""Weights of the classifier in ``indextts/text_emotion.py``, made by ``training/train_text_emotion.py``."""

@@ -254,11 +254,20 @@ class Voice:
 
 
 @dataclass(frozen=True)
+class ReadEmotion:
+    """What was read out of a text, and which model did: ``qwen`` or ``bundled`` (see ``indextts.text_emotion``)."""
+
+    model: str
+    values: tuple[float, ...]  # in the order of indextts.emotion.EMOTIONS
+
+
+@dataclass(frozen=True)
 class Conditioning:
-    """A voice together with the emotion to speak in."""
+    """A voice together with the emotion to speak in; ``read_emotion`` if that was read out of a text."""
 
     voice: Voice
     emotion_vector: torch.Tensor  # [1, model_dim]
+    read_emotion: ReadEmotion | None = None
 
 
 @dataclass(frozen=True)
@@ -336,6 +345,7 @@ class SynthesisResult:
     timings: StageTimings
     warnings: tuple[str, ...] = ()
     duration_by: str | None = None
+    read_emotion: ReadEmotion | None = None
 
     @property
     def duration_s(self) -> float:

@@ -19,6 +19,7 @@ from indextts.api import ApiSettings
 from indextts.client import TRIES, Client
 from indextts.encoding import encode
 from indextts.errors import ConfigError, QueueFull, ServerError, SynthesisError
+from indextts.types import ReadEmotion
 from tests.api.conftest import Running, serving, until, wav
 from tests.webui.humming_engine import RATE_HZ, HummingEngine, hum
 
@@ -190,6 +191,19 @@ def test_a_server_that_stays_busy_is_given_up(waits: list[float]) -> None:
 def test_answers_that_are_none(stream: bool, answer: Answer, error: Any) -> None:
     with answering(answer) as address, Client(address) as client, pytest.raises(error):
         list(client.stream(BODY)) if stream else client.synthesize(BODY)
+
+
+def test_who_read_the_emotion(client: Client) -> None:
+    read = client.synthesize(BODY | {"emotion": {"text": "sad"}}).read_emotion
+    assert read == ReadEmotion("qwen", (0, 0, 1, 0, 0, 0, 0, 0))
+    assert client.synthesize(BODY).read_emotion is None
+
+
+@pytest.mark.parametrize("told", ["sad", "[]", "{}", '{"model": "", "values": 1}', '{"model": "", "values": ["x"]}'])
+def test_an_emotion_that_is_none(told: str) -> None:
+    answer = (200, {**HEADERS, "X-Read-Emotion": told}, SPOKEN[2])
+    with answering(answer) as address, Client(address) as client, pytest.raises(ServerError, match="no speech"):
+        client.synthesize(BODY)
 
 
 def test_nobody_there() -> None:

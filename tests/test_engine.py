@@ -23,6 +23,7 @@ from indextts import audio
 from indextts.config import EngineConfig, SamplingParams
 from indextts.emotion import QwenEmotion
 from indextts.engine import Engine
+from indextts.engine.engine import find_text_emotion
 from indextts.errors import (
     AudioError,
     Cancelled,
@@ -36,12 +37,14 @@ from indextts.errors import (
 from indextts.stages.conditioning import ConditioningStage, LockedCache, size_bytes
 from indextts.stages.speech import SpeechStage
 from indextts.text.glossary import Glossary
+from indextts.text_emotion import BundledTextEmotion
 from indextts.types import (
     ChunkSchedule,
     FromAudio,
     FromText,
     FromVector,
     Progress,
+    ReadEmotion,
     SpeechCodes,
     SynthesisRequest,
     VoicePrompt,
@@ -251,7 +254,6 @@ def test_unusable_recordings(tiny_engine: Engine, ask: Callable[..., SynthesisRe
     [
         ({"emotion": lambda: FromVector((0.5,) * 7)}, EmotionError),
         ({"emotion": lambda: FromVector((math.nan,) * 8)}, EmotionError),
-        ({"emotion": lambda: FromText("sad")}, EmotionError),  # the tiny model has no Qwen folder
         ({"batch_size": lambda: 0}, ConfigError),
         ({"seed": lambda: -1}, ConfigError),
         ({"seed": lambda: 2**63}, ConfigError),
@@ -448,18 +450,42 @@ def test_the_flow_sees_the_end_of_a_long_prompt(tiny_engine: Engine, ask: Callab
 
 
 def test_what_the_model_can_do(tiny_engine: Engine, tmp_path: Path) -> None:
-    assert tiny_engine.languages == ("zh", "en") and not tiny_engine.emotions_from_text
+    assert tiny_engine.languages == ("zh", "en") and tiny_engine.text_emotion_model == "bundled"
     assert tiny_engine.files
     bundled = dataclasses.replace(tiny_engine.files, bundled=True)
     engine = Engine(tiny_engine.config, bundled, tiny_engine.models, tiny_engine.stages, tiny_engine.report)
     assert engine.languages == ("en",)
+    for reader, name in ((QwenEmotion(tmp_path), "qwen"), (None, None)):
+        conditioning = ConditioningStage(engine.models, engine.stages.conditioning.emotions, reader, 0)
+        engine.stages = dataclasses.replace(engine.stages, conditioning=conditioning)
+        assert engine.text_emotion_model == name
+
+
+def test_who_reads_emotions_is_decided_by_the_folder(tiny_engine: Engine, tmp_path: Path) -> None:
+    assert tiny_engine.files
+    files = dataclasses.replace(tiny_engine.files, qwen_emotion=tmp_path)
+    assert isinstance(find_text_emotion(files, "cpu"), BundledTextEmotion)
     (tmp_path / "config.json").touch()
-    qwen = QwenEmotion(tmp_path)
-    conditioning = ConditioningStage(engine.models, engine.stages.conditioning.emotions, qwen, 0)
-    engine.stages = dataclasses.replace(engine.stages, conditioning=conditioning)
-    assert engine.emotions_from_text
-    (tmp_path / "config.json").unlink()
-    assert not engine.emotions_from_text
+    qwen = find_text_emotion(files, "cpu")
+    assert isinstance(qwen, QwenEmotion) and qwen.directory == tmp_path
+
+
+def test_an_emotion_from_text_is_the_vector_that_was_read(
+    tiny_engine: Engine, ask: Callable[..., SynthesisRequest]
+) -> None:
+    """Of the description, else of the text to speak; and the result says who read what."""
+    for emotion, read in ((FromText("furious", 0.7), "furious"), (FromText(alpha=0.7), ask().text)):
+        spoken = tiny_engine.synthesize(ask(emotion=emotion))
+        assert spoken.read_emotion == ReadEmotion("bundled", BundledTextEmotion()(read))
+        same = tiny_engine.synthesize(ask(emotion=FromVector(spoken.read_emotion.values, 0.7)))
+        assert np.array_equal(spoken.samples, same.samples) and same.read_emotion is None
+
+
+def test_emotion_from_text_can_be_switched_off(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:
+    stage = tiny_engine.stages.conditioning
+    off = ConditioningStage(stage.models, stage.emotions, None, 0)
+    with pytest.raises(EmotionError, match="switched off"):
+        off(ask().voice, FromText("sad"), "", 0)
 
 
 def test_a_requests_glossary_is_its_own(tiny_engine: Engine, ask: Callable[..., SynthesisRequest]) -> None:

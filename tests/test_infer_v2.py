@@ -228,7 +228,6 @@ def test_options_of_the_draw(tts: IndexTTS2) -> None:
         ({"emo_vector": [0.1] * 7}, EmotionError, "8 values, not 7"),
         ({"emo_vector": ["sad"] * 8}, EmotionError, "eight numbers"),
         ({"emo_vector": 0.5}, EmotionError, "eight numbers"),
-        ({"use_emo_text": True, "emo_text": "sad"}, EmotionError, "qwen0.6bemo4-merge"),
         ({"duration_factor": 3.0}, ConfigError, "duration_factor"),
         ({"duration_factor": 1.2, "duration_s": 2.0}, ConfigError, "not both"),
         ({"pace": 1.0}, ConfigError, "pace"),

@@ -22,7 +22,7 @@ LAYERS = (
     ("types", "turns", "manifest", "cuda_graphs"),
     ("audio", "models", "hub", "client"),
     ("decoding", "checkpoints", "emotion", "encoding", "prompts"),
-    ("loading",),
+    ("loading", "text_emotion"),
     ("stages", "accel", "voices"),
     ("engine",),
     ("random_weights", "service"),

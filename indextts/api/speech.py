@@ -103,7 +103,7 @@ class Emotion(BaseModel):
         "They are damped and capped as on the page.",
     )
     raw: bool = Field(False, description="Take the vector as it is, its values adding up to at most 0.8.")
-    text: str | None = Field(None, description="Description of the emotion. Needs the Qwen emotion model.")
+    text: str | None = Field(None, description="Description of the emotion; empty: the text to speak.")
     weight: float = Field(1.0, ge=0, le=1, description="How much of it.")
     random: bool = Field(False, description="Draw from many recorded examples of the emotions of vector or text.")
 
@@ -232,12 +232,14 @@ def speech_routes(service: Service, library: VoiceLibrary, settings: ApiSettings
 
 def told(result: SynthesisResult) -> dict[str, str]:
     """What a header can tell of a result. There may be a warning for each of many segments, and headers are short."""
-    means = {} if result.duration_by is None else {"X-Duration-By": result.duration_by}
-    return means | {
+    read, means = result.read_emotion, result.duration_by
+    return {
         "X-Seed": str(result.seed),
         "X-Segments": str(result.segments),
         "X-Synthesis-Seconds": f"{result.timings.total_s:.3f}",
         "X-Warnings": json.dumps(result.warnings[:MAX_WARNINGS]),
+        **({} if means is None else {"X-Duration-By": means}),
+        **({} if read is None else {"X-Read-Emotion": json.dumps(dataclasses.asdict(read))}),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from indextts.checkpoints import locate
 from indextts.checks.report import FAILED, NOTE, OK, Check
 from indextts.config import ModelConfig
+from indextts.emotion import QwenEmotion
 from indextts.errors import CheckpointError, ConfigError
 from indextts.manifest import MANIFEST, FileState, compare
 
@@ -18,7 +19,7 @@ class ModelFacts:
 
     config: ModelConfig | None
     bundled: bool
-    emotion_from_text: bool
+    qwen_emotion: bool
     files: tuple[FileState, ...]
     error: str = ""
 
@@ -28,7 +29,7 @@ def gather_model(folder: Path) -> ModelFacts:
     try:
         config, files = locate(folder)
         states = compare(files.root, files.paths())
-        return ModelFacts(config, files.bundled, files.qwen_emotion.is_dir(), tuple(states))
+        return ModelFacts(config, files.bundled, QwenEmotion(files.qwen_emotion).available, tuple(states))
     except (CheckpointError, ConfigError) as error:
         return ModelFacts(None, False, False, _listed(folder), str(error))
 
@@ -47,10 +48,8 @@ def check_model(facts: ModelFacts) -> list[Check]:
         advice = "put the files there: `indextts download` fetches what is missing and keeps the rest"
         return [Check("model", FAILED, facts.error, advice)]
     name = "the bundled small voice" if facts.bundled else f"IndexTTS-{facts.config.version:g}"
-    checks = [Check("model", OK, name), _check_files(facts)]
-    if not facts.emotion_from_text:
-        checks.append(Check("emotion from text", NOTE, "not available: there is no Qwen emotion model"))
-    return checks
+    reader = "by the Qwen emotion model" if facts.qwen_emotion else "by the bundled classifier: there is no Qwen model"
+    return [Check("model", OK, name), _check_files(facts), Check("emotion from text", OK, reader)]
 
 
 def _check_files(facts: ModelFacts) -> Check:

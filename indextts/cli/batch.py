@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -205,6 +205,7 @@ def speak(speaker: Speaker, line: Line, folder: Path) -> dict[str, Any]:
         "segments": result.segments,
         "real_time_factor": round(result.real_time_factor, 3),
         "warnings": list(result.warnings),
+        "read_emotion": None if result.read_emotion is None else asdict(result.read_emotion),
         "fingerprint": line.speech.fingerprint(),
     }
 

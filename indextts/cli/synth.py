@@ -15,9 +15,11 @@ from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
 from indextts.cli.speaker import Speaker, add_server_flag, open_speaker, where_to_speak
 from indextts.cli.speech import Speech, add_sampling_flags, add_speaking_flags, find_voice, read_sampling
+from indextts.emotion import EMOTIONS
 from indextts.encoding import FORMATS, encode, write_audio
 from indextts.errors import ConfigError, EmotionError, TextError
 from indextts.text.limits import MAX_TEXT_CHARACTERS, check_text
+from indextts.types import ReadEmotion
 
 EXIT_FAILED = 4
 EXAMPLES = """\
@@ -88,12 +90,20 @@ def save(speaker: Speaker, speech: Speech, output: str) -> int:
     """Speak into a file, and say how it went."""
     result = speaker.synthesize(speech)
     write_audio(output, result.samples, result.sample_rate_hz)
+    read = result.read_emotion
+    emotion = "" if read is None else f", emotion {described(read)}"
     means = "" if result.duration_by is None else f", duration by {result.duration_by}"
     say(
         f"Generated: {output} ({result.duration_s:.1f} s, seed {result.seed}, "
-        f"real-time factor {result.real_time_factor:.2f}{means})"
+        f"real-time factor {result.real_time_factor:.2f}{means}{emotion})"
     )
     return 0
+
+
+def described(read: ReadEmotion) -> str:
+    """What was read out of a text, in words."""
+    named = [f"{name} {value:.2f}" for name, value in zip(EMOTIONS, read.values, strict=True) if value]
+    return f"{' + '.join(named)} as the {read.model} model read it"
 
 
 def pipe(speaker: Speaker, speech: Speech, format: str) -> int:

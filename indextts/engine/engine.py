@@ -17,7 +17,7 @@ import numpy as np
 from indextts.accel import accelerate, can_offload, conversion, relieve, resolve_device
 from indextts.checkpoints import ModelFiles, locate
 from indextts.config import EngineConfig, SamplingParams
-from indextts.emotion import EmotionTables, QwenEmotion
+from indextts.emotion import EmotionTables, QwenEmotion, TextEmotion
 from indextts.engine.run import Run
 from indextts.loading import Models, check_vocabulary, load_models
 from indextts.stages.conditioning import ConditioningStage
@@ -28,11 +28,11 @@ from indextts.stages.vocoder import VocoderStage
 from indextts.text.glossary import NO_TERMS, Glossary
 from indextts.text.normalizer import TextNormalizer
 from indextts.text.tokenizer import TextTokenizer
+from indextts.text_emotion import BundledTextEmotion
 from indextts.turns import Turns
 from indextts.types import (
     AccelerationReport,
     AudioChunk,
-    FromText,
     ProgressCallback,
     Segment,
     StageTimings,
@@ -88,8 +88,8 @@ class Engine:
         normalizer = TextNormalizer(Glossary.load(files.glossary))
         tokenizer = TextTokenizer(files.bpe_model, normalizer, **vars(model_config.text))
         check_vocabulary(tokenizer.vocabulary_size, model_config, files.bpe_model)
-        qwen = QwenEmotion(files.qwen_emotion, str(models.device)) if config.qwen_emotion else None
-        engine = cls.assemble(config, files, models, tokenizer, qwen)
+        text_emotion = find_text_emotion(files, str(models.device)) if config.qwen_emotion else None
+        engine = cls.assemble(config, files, models, tokenizer, text_emotion)
         if any(entry.option in ("cuda-graph", "compile") and entry.honoured for entry in engine.report.entries):
             from indextts.accel.warm_up import warm_up
 
@@ -103,24 +103,26 @@ class Engine:
         files: ModelFiles | None,
         models: Models,
         tokenizer: TextTokenizer,
-        qwen: QwenEmotion | None = None,
+        text_emotion: TextEmotion | None = None,
     ) -> Engine:
         """``load`` from where the networks are there: apply the accelerations, and build the stages.
 
         Args:
             files: Where the networks come from; None if they are not from files.
-            qwen: None switches emotion from text off.
+            text_emotion: None switches emotion from text off.
         """
         backend, report = accelerate(models, config)
         emotions = EmotionTables(models.emotion_matrix, models.speaker_matrix, models.config.emo_num)
         stages = Stages(
             text=TextStage(tokenizer, models.config.gpt.max_text_tokens),
-            conditioning=ConditioningStage(models, emotions, qwen, config.voice_cache_bytes),
+            conditioning=ConditioningStage(models, emotions, text_emotion, config.voice_cache_bytes),
             speech=SpeechStage(models.gpt, backend),
             s2mel=S2MelStage(models),
             vocoder=VocoderStage(models.vocoder),
         )
         logger.info("device: %s", report.device)
+        if text_emotion is not None:
+            logger.info("emotion from text: the %s model", text_emotion.name)
         for entry in report.entries:
             logger.log(logging.INFO if entry.honoured else logging.WARNING, "%s", entry)
         return cls(config, files, models, stages, report)
@@ -156,10 +158,10 @@ class Engine:
         return ("en",) if self.files is not None and self.files.bundled else ("zh", "en")
 
     @property
-    def emotions_from_text(self) -> bool:
-        """Whether the model that reads emotions from texts is there."""
-        qwen = self.stages.conditioning.text_emotion
-        return isinstance(qwen, QwenEmotion) and qwen.available
+    def text_emotion_model(self) -> str | None:
+        """Which model reads emotions out of texts, ``qwen`` or ``bundled``; None: that is switched off."""
+        text_emotion = self.stages.conditioning.text_emotion
+        return None if text_emotion is None else text_emotion.name
 
     def relieve(self) -> bool:
         """Take from the device what it can do without, for its memory is full. Needs a turn of its own.
@@ -182,8 +184,8 @@ class Engine:
         return self.stages.text.normalize(text, glossary)
 
     def emotion_from_text(self, text: str) -> tuple[float, ...]:
-        """The eight emotion weights that ``text`` expresses, by the Qwen emotion model."""
-        return self.stages.conditioning.vector_from_text(FromText(text), text).values
+        """The eight emotion weights that ``text`` expresses, by ``text_emotion_model``."""
+        return self.stages.conditioning.read_emotion(text).values
 
     def stream(
         self,
@@ -222,4 +224,11 @@ class Engine:
             timings=StageTimings(**run.seconds),
             warnings=tuple(run.warnings),
             duration_by=run.duration_by,
+            read_emotion=run.read_emotion,
         )
+
+
+def find_text_emotion(files: ModelFiles, device: str) -> TextEmotion:
+    """The Qwen emotion model of the checkpoint; where it is not there, the bundled classifier."""
+    qwen = QwenEmotion(files.qwen_emotion, device)
+    return qwen if qwen.available else BundledTextEmotion()

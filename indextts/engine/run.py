@@ -27,6 +27,7 @@ from indextts.types import (
     Conditioning,
     Progress,
     ProgressCallback,
+    ReadEmotion,
     Segment,
     SpeechCodes,
     StopCallback,
@@ -75,6 +76,7 @@ class Run:
         self.warnings: list[str] = []
         self.duration_by: str | None = None
         self.segment_count = self.token_count = 0
+        self.read_emotion: ReadEmotion | None = None
         self.sampling = request.sampling or engine.sampling_defaults
         self.draw_seed = self.seed  # what the generator was started with
         self.generator = self.generator_of(self.seed)
@@ -95,6 +97,7 @@ class Run:
         self.token_count = sum(segment.token_count for segment in segments)
         self.tell(0.05, "listening to the voice")
         conditioning = self.conditioning()
+        self.read_emotion = conditioning.read_emotion
         for batch in plan_batches(segments, batch_size):
             self.tell(0.1 + 0.9 * batch[0].index / len(segments), "speaking", batch[0].index)
             for sound in self.sounds_within_memory(batch, conditioning):

@@ -73,7 +73,7 @@ class ModelFacts:
     max_text_tokens: int
     max_mel_tokens: int
     languages: tuple[str, ...]
-    emotions_from_text: bool
+    text_emotion_model: str | None
     files: ModelFiles | None
 
     @classmethod

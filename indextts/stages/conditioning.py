@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from indextts import audio
-from indextts.emotion import EmotionTables, scale_emo_vector
+from indextts.emotion import EmotionTables, TextEmotion, scale_emo_vector
 from indextts.errors import EmotionError
 from indextts.loading import Models
 from indextts.prompts import load_tidy_prompt
@@ -32,12 +32,12 @@ from indextts.types import (
     FromAudio,
     FromText,
     FromVector,
+    ReadEmotion,
     Voice,
     VoicePrompt,
 )
 
 Value = TypeVar("Value", Tensor, Voice, KnownVoice)
-TextEmotion = Callable[[str], Sequence[float]]
 
 
 class LockedCache:
@@ -93,8 +93,10 @@ class ConditioningStage:
             seed: Chooses the rows of a random emotion vector.
         """
         voice = self.voice(prompt)
+        read = None
         if isinstance(emotion, FromText):
-            emotion = self.vector_from_text(emotion, spoken_text)
+            read = self.read_emotion(spoken_text if emotion.text is None else emotion.text)
+            emotion = FromVector(read.values, emotion.alpha, emotion.random)
         recording, alpha = prompt, 1.0
         if isinstance(emotion, FromAudio):
             recording, alpha = emotion.prompt, emotion.alpha
@@ -104,14 +106,13 @@ class ConditioningStage:
             weights = scale_emo_vector(list(emotion.values), emotion.alpha)
             chooser = random.Random(seed) if emotion.random else None
             merged = self.emotions.mix(weights, voice.style, merged, chooser)
-        return Conditioning(voice, merged)
+        return Conditioning(voice, merged, read)
 
-    def vector_from_text(self, emotion: FromText, spoken_text: str) -> FromVector:
-        """The eight weights that a description (or the spoken text itself) expresses."""
+    def read_emotion(self, text: str) -> ReadEmotion:
+        """The eight weights that ``text`` expresses. Raises ``EmotionError`` where that is switched off."""
         if self.text_emotion is None:
-            raise EmotionError("emotion from text is switched off: start with the Qwen emotion model enabled")
-        values = self.text_emotion(emotion.text if emotion.text is not None else spoken_text)
-        return FromVector(tuple(values), emotion.alpha, emotion.random)
+            raise EmotionError("emotion from text is switched off: it was asked not to use the Qwen emotion model")
+        return ReadEmotion(self.text_emotion.name, self.text_emotion(text))
 
     def voice(self, prompt: VoicePrompt) -> Voice:
         """Everything that is computed once per voice recording."""

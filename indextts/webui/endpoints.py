@@ -96,6 +96,7 @@ class Endpoints:
             "timings": asdict(result.timings),
             "warnings": list(result.warnings),
             "duration_by": result.duration_by,
+            "read_emotion": None if result.read_emotion is None else asdict(result.read_emotion),
             "model": self.page.facts.model_name,
         }
 
@@ -116,6 +117,7 @@ class Endpoints:
         return {
             "model": facts.model_name,
             "version": __version__,
+            "text_emotion_model": facts.text_emotion_model,
             "device": facts.report.device,
             "acceleration": [asdict(entry) for entry in facts.report.entries],
             "sampling_defaults": asdict(facts.sampling_defaults),
@@ -166,7 +168,7 @@ class Endpoints:
 
 def emotion_of(page: Page, written: str, client: str) -> dict[str, float]:
     """The eight weights of the emotion that a text expresses. Raises ``PageError`` where nobody can tell."""
-    if not page.facts.emotions_from_text:
+    if page.facts.text_emotion_model is None:
         raise PageError("error.no_emotion_model")
     if not written.strip():
         raise PageError("error.no_description")

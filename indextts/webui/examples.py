@@ -54,7 +54,7 @@ def load_examples(folder: Path, facts: ModelFacts) -> Examples:
         recordings = [value for value in row if isinstance(value, Path)]
         if missing := [str(recording) for recording in recordings if not recording.is_file()]:
             logger.warning("%s line %d: there is no %s", path, line_number, ", ".join(missing))
-        elif language_of(row[1]) in facts.languages and (row[2] != "text" or facts.emotions_from_text):
+        elif language_of(row[1]) in facts.languages and (row[2] != "text" or facts.text_emotion_model):
             found.rows.append(row)
         else:
             found.left_out += 1

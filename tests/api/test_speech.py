@@ -145,6 +145,13 @@ def test_what_is_told_of_a_whole_file(tmp_path: Path) -> None:
     told = [headers[f"X-{name}"] for name in ("Seed", "Segments", "Synthesis-Seconds")]
     assert told == ["5", "2", "0.100"] and headers["X-Duration-By"] == "x"
     assert json.loads(headers["X-Warnings"]) == ["segment 1 – zu lang"] * 20
+    assert "X-Read-Emotion" not in headers
+
+
+def test_who_read_the_emotion_is_told(tmp_path: Path) -> None:
+    with serving(HummingEngine("bundled"), tmp_path) as api:
+        told = api.speak(emotion={"text": "sad"}).headers["X-Read-Emotion"]
+    assert json.loads(told) == {"model": "bundled", "values": [0, 0, 1, 0, 0, 0, 0, 0]}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import importlib.util
 import re
 import shutil
@@ -152,14 +153,16 @@ def test_a_model_without_a_manifest(model_dir: Path) -> None:
     checks = {check.name: check for check in check_model(found)}
     assert checks["model"].state == OK and checks["model"].found == "IndexTTS-2"
     assert checks["model files"].state == NOTE and "no file is listed" in checks["model files"].found
-    assert checks["emotion from text"].state == NOTE
+    assert checks["emotion from text"].state == OK and "bundled classifier" in checks["emotion from text"].found
+    by_qwen = check_model(dataclasses.replace(found, qwen_emotion=True))[-1]
+    assert by_qwen.state == OK and "Qwen" in by_qwen.found
 
 
 def test_a_damaged_model(model_dir: Path) -> None:
     from indextts.checkpoints import locate, record_files
 
     record_files(locate(model_dir)[1])
-    assert [check.state for check in check_model(gather_model(model_dir))] == [OK, OK, NOTE]
+    assert [check.state for check in check_model(gather_model(model_dir))] == [OK, OK, OK]
     content = bytearray((model_dir / "gpt.pth").read_bytes())
     content[len(content) // 2] ^= 1
     (model_dir / "gpt.pth").write_bytes(content)

@@ -27,6 +27,7 @@ from indextts.types import (
     FromText,
     FromVector,
     FromVoice,
+    ReadEmotion,
     StageTimings,
     SynthesisRequest,
     SynthesisResult,
@@ -39,7 +40,7 @@ class SilentEngine:
     model_name, sample_rate_hz, max_text_tokens, max_mel_tokens = "silence", 22050, 400, 1000
     report = AccelerationReport("cpu")
     sampling_defaults = SamplingParams(temperature=0.5)
-    languages, emotions_from_text, files = ("en",), False, None
+    languages, text_emotion_model, files = ("en",), "bundled", None
     requests: list[SynthesisRequest]
     error: IndexTTSError | None
 
@@ -60,7 +61,9 @@ class SilentEngine:
             yield AudioChunk(np.full(100, index + 1, np.int16), 22050, index, 2)
 
     def result(self, request: SynthesisRequest) -> SynthesisResult:
-        return SynthesisResult(np.ones(2205, np.int16), 22050, request.seed or 1, 1, StageTimings(total_s=0.2))
+        read = ReadEmotion("bundled", (0, 0, 0.75, 0, 0, 0.25, 0, 0)) if isinstance(request.emotion, FromText) else None
+        samples, timings = np.ones(2205, np.int16), StageTimings(total_s=0.2)
+        return SynthesisResult(samples, 22050, request.seed or 1, 1, timings, read_emotion=read)
 
 
 @pytest.fixture
@@ -166,6 +169,13 @@ def test_emotions(engine: type[SilentEngine], voice: str, tmp_path: Path) -> Non
     assert emotion("--emotion-vector", "0.3,0,0,0,0,0,0.5,0") == FromVector((0.3, 0, 0, 0, 0, 0, 0.5, 0), 1.0)
     assert emotion("--emotion-vector", "[0,0,0.8,0,0,0,0,0]") == FromVector((0, 0, 0.8, 0, 0, 0, 0, 0), 1.0)
     assert isinstance(emotion("--emotion-audio", voice), FromAudio)
+
+
+def test_what_was_read_out_of_a_text_is_said(
+    engine: type[SilentEngine], voice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert synth(voice, tmp_path / "out.wav", "--emotion-text", "gloomy") == 0
+    assert "emotion sad 0.75 + melancholic 0.25 as the bundled model read it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -243,8 +243,8 @@ def test_sound_and_progress_in_one(make: Callable[..., Service]) -> None:
 def test_emotions_of_a_text(make: Callable[..., Service]) -> None:
     service = make()
     assert service.emotion_from_text("How happy I am!") == (1.0, *[0.0] * 7)
-    with pytest.raises(EmotionError, match="Qwen"):
-        make(lambda: HummingEngine(emotions_from_text=False)).emotion_from_text("Hello.")
+    with pytest.raises(EmotionError, match="switched off"):
+        make(lambda: HummingEngine(text_emotion_model=None)).emotion_from_text("Hello.")
     assert service.stats().served == 1
 
 

@@ -18,7 +18,9 @@ from indextts.types import (
     AccelerationEntry,
     AccelerationReport,
     AudioChunk,
+    FromText,
     Progress,
+    ReadEmotion,
     Segment,
     StageTimings,
     SynthesisRequest,
@@ -40,8 +42,8 @@ class HummingEngine:
     report = AccelerationReport("cpu", (AccelerationEntry("fp16", "on", "fp32", "there is no CUDA device"),))
     languages = ("zh", "en")
 
-    def __init__(self, emotions_from_text: bool = True) -> None:
-        self.emotions_from_text = emotions_from_text
+    def __init__(self, text_emotion_model: str | None = "qwen") -> None:
+        self.text_emotion_model = text_emotion_model
         self.requests: list[SynthesisRequest] = []
         self.cancelled = 0
         self.slow_from = 0  # the sentence from which on a slow text is slow
@@ -58,8 +60,8 @@ class HummingEngine:
 
     def emotion_from_text(self, text: str) -> tuple[float, ...]:
         """Those that the text names, in full."""
-        if not self.emotions_from_text:
-            raise EmotionError("emotions from text need the Qwen model in /models/qwen, which is not there")
+        if self.text_emotion_model is None:
+            raise EmotionError("emotion from text is switched off")
         return tuple(float(name in text) for name in EMOTIONS)
 
     def stream(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> Iterator[AudioChunk]:
@@ -87,7 +89,11 @@ class HummingEngine:
     def synthesize(self, request: SynthesisRequest, on_progress=None, should_stop=None) -> SynthesisResult:
         chunks = list(self.stream(request, on_progress, should_stop))
         samples = np.concatenate([chunk.samples for chunk in chunks])
-        return SynthesisResult(samples, RATE_HZ, request.seed or 0, len(chunks), StageTimings(total_s=0.1))
+        read = None
+        if isinstance(request.emotion, FromText) and self.text_emotion_model:
+            read = ReadEmotion(self.text_emotion_model, self.emotion_from_text(request.emotion.text or request.text))
+        timings = StageTimings(total_s=0.1)
+        return SynthesisResult(samples, RATE_HZ, request.seed or 0, len(chunks), timings, read_emotion=read)
 
 
 def hum(duration_s: float) -> np.ndarray:

@@ -26,7 +26,7 @@ def test_every_case_of_the_repository_is_well_formed() -> None:
 def test_only_cases_that_the_model_can_speak_are_offered(service: Service) -> None:
     every = load_examples(EXAMPLES_DIR, service.facts)
     assert every.left_out == 0
-    small = load_examples(EXAMPLES_DIR, replace(service.facts, languages=("en",), emotions_from_text=False))
+    small = load_examples(EXAMPLES_DIR, replace(service.facts, languages=("en",), text_emotion_model=None))
     assert small.left_out == len(every.rows) - len(small.rows) > 0
     modes = {row[COLUMNS.index("emotion_mode")] for row in small.rows}
     assert modes == {"voice", "audio", "vector"} and all(row[1].isascii() for row in small.rows)

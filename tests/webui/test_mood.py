@@ -19,7 +19,7 @@ from indextts.voices import VoiceLibrary
 from indextts.webui.emotion_picture import Mood
 from indextts.webui.endpoints import Endpoints
 from indextts.webui.form import MODES, FormValues
-from indextts.webui.i18n import LANGUAGES, catalogue
+from indextts.webui.i18n import LANGUAGES, catalogue, text
 from indextts.webui.page import Page
 from indextts.webui.tabs.emotion import PRESETS, Detector, preset, show_mode, show_mood
 from tests.webui.humming_engine import HummingEngine
@@ -122,13 +122,27 @@ def test_nothing_to_read(page: Page) -> None:
     assert sliders == [gr.skip()] * 8
 
 
-def test_without_the_emotion_model(tmp_path: Path) -> None:
-    with closing(Service(lambda: HummingEngine(emotions_from_text=False))) as service:  # type: ignore[arg-type,return-value]
+def test_where_reading_emotions_is_switched_off(tmp_path: Path) -> None:
+    with closing(Service(lambda: HummingEngine(text_emotion_model=None))) as service:  # type: ignore[arg-type,return-value]
         page = Page(service, VoiceLibrary(tmp_path, None), tmp_path)
         said = Detector(page).detect("happy", "", HTTP)[1]
-        assert "Qwen emotion model" in said and "indextts download" in said
-        with pytest.raises(gr.Error, match="indextts download"):
+        assert "switched off" in said
+        with pytest.raises(gr.Error, match="switched off"):
             Endpoints(page).emotion_from_text(HTTP, "happy")
+
+
+@pytest.mark.parametrize(("model", "says"), [("qwen", "Qwen emotion model"), ("bundled", "bundled classifier")])
+def test_who_read_is_said(tmp_path: Path, model: str, says: str) -> None:
+    with closing(Service(lambda: HummingEngine(model))) as service:  # type: ignore[arg-type,return-value]
+        page = Page(service, VoiceLibrary(tmp_path, None), tmp_path)
+        assert f"Found ({says}): Happy 1.00" in Detector(page).detect("happy", "", HTTP)[1]
+        assert Endpoints(page).info()["text_emotion_model"] == model
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_model_has_a_name_and_a_line(language: str) -> None:
+    keys = [f"{key}.{model}" for key in ("emotion_model", "emotion_text.by") for model in ("qwen", "bundled", "none")]
+    assert len({text(key, language) for key in keys}) == len(keys)
 
 
 def test_for_programs(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from indextts.emotion import EMOTIONS
 from indextts.webui.emotion_picture import Mood
 from indextts.webui.endpoints import emotion_of
 from indextts.webui.form import DEFAULT_EMOTION_WEIGHT, MODES
-from indextts.webui.i18n import language_of, text
+from indextts.webui.i18n import choice_text, language_of, text
 from indextts.webui.page import QUIET, Page, readable_errors
 from indextts.webui.progress import line
 from indextts.webui.prompts import connect_prompt, prompt_field
@@ -46,7 +46,7 @@ def build(page: Page) -> Callable[[], None]:
                         for name in (left, right):
                             fields[name] = make(gr.Slider, name, 0, 1, value=0, step=0.05, min_width=140)
             with gr.Group(visible=False) as by_text:
-                make(gr.Markdown, "emotion_text.missing", visible=not page.facts.emotions_from_text)
+                make(gr.Markdown, f"emotion_text.by.{page.facts.text_emotion_model or 'none'}")
                 fields["emotion_text"] = make(gr.Textbox, "emotion_text")
                 detect = make(gr.Button, "detect", size="sm")
             detected = gr.HTML(elem_classes=["announced"], padding=False)
@@ -121,5 +121,6 @@ class Detector:
         except gr.Error as error:  # told where it happened, and nowhere else
             return [gr.skip(), line("error", error.message), *[gr.skip()] * len(EMOTIONS)]
         named = [f"{text(name, language)} {value:.2f}" for name, value in found.items() if value]
-        message = text("detected", language, emotions=", ".join(named))
+        model = choice_text("emotion_model", self.page.facts.text_emotion_model or "none", language)
+        message = text("detected", language, emotions=", ".join(named), model=model)
         return ["vector", line("status", message), *(min(value, 1.0) for value in found.values())]

@@ -15,7 +15,7 @@ from indextts.manifest import FileState, compare
 from indextts.memory import memory_in_use
 from indextts.types import VoicePrompt
 from indextts.webui.benchmark import Speed, measure
-from indextts.webui.i18n import PageError, language_of, text
+from indextts.webui.i18n import PageError, choice_text, language_of, text
 from indextts.webui.page import QUIET, Page, readable_errors
 from indextts.webui.speaking import shown_by
 
@@ -73,6 +73,7 @@ class System:
         counts = {name: getattr(stats, name) for name in ("running", "waiting", "served")}
         overview = {
             "system.model": facts.model_name,
+            "system.text_emotion": choice_text("emotion_model", facts.text_emotion_model or "none", language),
             "system.version": __version__,
             "system.device": facts.report.device,
             "system.precision": self.precision(),
@@ -164,6 +165,7 @@ class System:
         facts = self.page.facts
         return {
             "model": facts.model_name,
+            "text_emotion_model": facts.text_emotion_model,
             "version": __version__,
             "device": facts.report.device,
             "precision": self.precision(),

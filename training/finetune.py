@@ -54,6 +54,7 @@ from training.train_gpt import (
     HeldOut,
     TrainStep,
     add_dropout,
+    listed,
     open_split,
     with_noise,
 )
@@ -149,62 +150,67 @@ def batches_from(batches: GPTBatches, step: int, batch_tokens: int, seed: int) -
         yield batches.gather(choice.resized(len(targets)))
 
 
-def train(options: argparse.Namespace, work: Path, model: UnifiedVoice, config: ModelConfig) -> Best:
-    """Fine-tune ``model``; the weights of its trained part that did best on the held-out recordings."""
-    device = model.mel_head.weight.device
-    torch.manual_seed(options.seed)
-    trained = trained_part(options, model)
-    best = Best(trained).to(device)
-    add_dropout(model, options.dropout)
-    weights = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, options.lr, (0.9, 0.95), weight_decay=0.0, fused=True, capturable=device.type == "cuda"
-    )
-    folders = argparse.Namespace(data=work, out=work, tokens="", minutes=0.0, smoke=False, resume=options.resume)
-    loop = Loop(NAME, folders, {"trained": trained, "best": best}, optimizer, steps=options.steps)
-    data = open_split("train", folders, config, device, options.seed)
-    heldout = HeldOut.draw(open_split("heldout", folders, config, device, seed=0), HELDOUT_UTTERANCES)
-    loop.log.info(
-        "%d recordings to train on, %d held out; %s of %s weights learn", len(data.usable),
-        sum(len(batch.codes) for batch in heldout.batches), f"{sum(w.numel() for w in weights):,}",
-        f"{sum(p.numel() for p in model.parameters()):,}",
-    )  # fmt: skip
+class FineTuning:
+    """The training itself: it stops after so many steps, or when nothing gets better any more."""
 
-    def evaluate() -> None:
-        model.eval()
-        figures = heldout.score(model, worth=False)
-        best.offer(trained, figures["decode_ce"])
-        listed = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        loop.log.info("held out, step %d: %s", loop.step, listed)
-
-    if best.before.isnan():
-        evaluate()
-    take = trainable_step(
-        TrainStep(model, optimizer, config.gpt, None), optimizer, device, loop.log.info, graphed=False
-    )
-    stream = batches_from(data, loop.step, options.batch_tokens, options.seed)
-    for step in loop.steps():
-        if step and step % options.evaluate_every == 0:
-            evaluate()
-            if best.stale >= options.patience:
-                loop.log.info("no better for %d evaluations: that is enough", int(best.stale))
-                break
-        batch = next(stream)
-        noisy = with_noise(batch.codes, data.semantics.codebook_size)
-        model.gpt.train()  # for dropout; nothing else of the model knows training
-        losses = take(
-            *(getattr(batch, field.name) for field in fields(batch)), noisy,
-            decoding_positions=bool(data.random.random() < DECODING_POSITIONS),
+    def __init__(self, options: argparse.Namespace, work: Path, model: UnifiedVoice, config: ModelConfig) -> None:
+        self.options, self.model = options, model
+        device = model.mel_head.weight.device
+        torch.manual_seed(options.seed)
+        self.trained = trained_part(options, model)
+        self.best = Best(self.trained).to(device)
+        add_dropout(model, options.dropout)
+        weights = [parameter for parameter in self.trained.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            weights, options.lr, (0.9, 0.95), weight_decay=0.0, fused=True, capturable=device.type == "cuda"
+        )
+        folders = argparse.Namespace(data=work, out=work, tokens="", minutes=0.0, smoke=False, resume=options.resume)
+        parts = {"trained": self.trained, "best": self.best}
+        self.loop = Loop(NAME, folders, parts, optimizer, steps=options.steps)
+        self.data = open_split("train", folders, config, device, options.seed)
+        self.heldout = HeldOut.draw(open_split("heldout", folders, config, device, seed=0), HELDOUT_UTTERANCES)
+        step = TrainStep(model, optimizer, config.gpt, None)
+        self.take = trainable_step(step, optimizer, device, self.loop.log.info, graphed=False)
+        self.loop.log.info(
+            "%d recordings to train on, %d held out; %s of %s weights learn", len(self.data.usable),
+            sum(len(batch.codes) for batch in self.heldout.batches), f"{sum(w.numel() for w in weights):,}",
+            f"{sum(p.numel() for p in model.parameters()):,}",
         )  # fmt: skip
-        loop.report(**losses)
-    else:
-        evaluate()
-    loop.save()
-    before, after = float(best.before), float(best.cross_entropy)
-    loop.log.info("held-out cross-entropy of a code: %.4f before, %.4f after", before, after)
-    if not after < before:
-        loop.log.warning("nothing was better than the model as it was: what is written speaks like it")
-    return best
+
+    def run(self) -> nn.Module:
+        """Train; the trained part as it did best on the held-out recordings."""
+        options, log, best = self.options, self.loop.log, self.best
+        if best.before.isnan():
+            self.evaluate()
+        stream = batches_from(self.data, self.loop.step, options.batch_tokens, options.seed)
+        for step in self.loop.steps():
+            if step and step % options.evaluate_every == 0:
+                self.evaluate()
+                if best.stale >= options.patience:
+                    log.info("no better for %d evaluations: that is enough", int(best.stale))
+                    break
+            self.learn_from(next(stream))
+        else:
+            self.evaluate()
+        self.loop.save()
+        before, after = float(best.before), float(best.cross_entropy)
+        log.info("held-out cross-entropy of a code: %.4f before, %.4f after", before, after)
+        if not after < before:
+            log.warning("nothing was better than the model as it was: what is written speaks like it")
+        return best.model
+
+    def learn_from(self, batch: GPTBatch) -> None:
+        noisy = with_noise(batch.codes, self.data.semantics.codebook_size)
+        tensors = [getattr(batch, field.name) for field in fields(batch)]
+        self.model.gpt.train()  # for dropout; nothing else of the model knows training
+        losses = self.take(*tensors, noisy, decoding_positions=bool(self.data.random.random() < DECODING_POSITIONS))
+        self.loop.report(**losses)
+
+    def evaluate(self) -> None:
+        self.model.eval()
+        figures = self.heldout.score(self.model, worth=False)
+        self.best.offer(self.trained, figures["decode_ce"])
+        self.loop.log.info("held out, step %d: %s", self.loop.step, listed(figures))
 
 
 def finetune(options: argparse.Namespace) -> None:
@@ -221,7 +227,7 @@ def finetune(options: argparse.Namespace) -> None:
         (work / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")  # marks complete data
     model = models.gpt.to(device)
     del models  # the memory is needed
-    best = train(options, work, model, config).model
+    best = FineTuning(options, work, model, config).run()
     if isinstance(best, Adapter):
         best.save(options.out / ADAPTER)
         apply(options.out / ADAPTER, files, options.out)

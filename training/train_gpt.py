@@ -370,17 +370,18 @@ def main() -> None:
     loop.log.info("exported the weights with held-out cross-entropy %.4f", float(best.cross_entropy))
     for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)) if options.speak else ():
         count = 2 if options.smoke else SAMPLED_UTTERANCES
-        loop.log.info("speaking, %s sampling: %s", name, _listed(heldout.speak(best.model, params, count)))
+        loop.log.info("speaking, %s sampling: %s", name, listed(heldout.speak(best.model, params, count)))
 
 
 def evaluate(loop: Loop, heldout: HeldOut, averaged: UnifiedVoice, best: BestWeights, *, worth: bool) -> None:
     """Log the held-out figures, and keep the weights if they are the best so far."""
     figures = heldout.score(averaged, worth)
     best.offer(averaged, figures["decode_ce"])
-    loop.log.info("held out: %s", _listed(figures))
+    loop.log.info("held out: %s", listed(figures))
 
 
-def _listed(figures: dict[str, float]) -> str:
+def listed(figures: dict[str, float]) -> str:
+    """Figures with their names, for the log."""
     return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 

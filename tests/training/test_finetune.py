@@ -266,7 +266,8 @@ def test_every_bad_recording_is_named_and_counted(
 ) -> None:
     expected = spoil(folder)
     command = ("--recordings", folder, "--model-dir", tiny_model_dir, "--out", tmp_path / "out", *FAST)
-    with pytest.raises(SystemExit, match=r"ERROR: .* 12 cannot be used, and 2 can: .*; and 7 more\. .*--skip-bad") as stop:
+    counted = r"ERROR: .* 12 cannot be used, and 2 can: .*; and 7 more\. .*--skip-bad"
+    with pytest.raises(SystemExit, match=counted) as stop:
         run(*command)
     assert "\n" not in str(stop.value)
     told = [record.getMessage() for record in caplog.records if record.name == "training.prepare"]

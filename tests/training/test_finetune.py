@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import shutil
@@ -23,13 +24,15 @@ from indextts.errors import CheckpointError, ConfigError
 from indextts.loading import load_models
 from indextts.manifest import compare
 from indextts.models.gpt import UnifiedVoice
+from indextts.random_checkpoint import write_random_checkpoint
 from indextts.resources import EXAMPLES_DIR
 from indextts.types import SynthesisRequest, VoicePrompt
-from training import finetune, loop
+from training import finetune, loop, model_copy
 from training.dataset import SpeechData
 from training.export import compact
 from training.finetune import open_split
 from training.lora import PROJECTIONS, Adapter, LowRank, parse_layers
+from training.model_copy import COPIED_BYTES, write_model
 from training.recordings import UnusableRecordings, find_recordings
 from training.train_gpt import logits_of
 
@@ -357,3 +360,52 @@ def test_only_the_chosen_layers_change(tiny_model_dir: Path) -> None:
     model = gpt_of(tiny_model_dir)
     adapter = Adapter.beginning(model, 2, 2.0, [1])
     assert set(adapter.by_name()) == {f"gpt.h.1.{name}" for name in PROJECTIONS}
+
+
+# ---------------------------------------------------------------------------------------------- model folders
+
+
+def test_the_released_layout_stays(tmp_path: Path) -> None:
+    """Random weights as the released files have them: a flat pickle, here without a file of the hub's cache."""
+    base, out, cache = tmp_path / "base", tmp_path / "out", tmp_path / "cache"
+    write_random_checkpoint(base, "tiny")
+    hub = cache / "models--funasr--campplus" / "snapshots" / "0" / "campplus_cn_common.bin"
+    hub.parent.mkdir(parents=True)
+    (base / "hf_cache" / "campplus_cn_common.bin").rename(hub)
+    (base / "glossary.yaml").write_text("AI: artificial intelligence\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(cache))
+        files = locate(base)[1]
+        weights = read_tensors(files.gpt)
+        adapter = Adapter({"gpt.h.0.attn.c_attn": LowRank.beginning(weights["gpt.h.0.attn.c_attn.weight"], 2, 2.0)})
+        torch.nn.init.ones_(adapter.by_name()["gpt.h.0.attn.c_attn"].up)
+        write_model(files, out, adapter.merged(weights), "a test")
+    assert (out / "hf_cache" / "campplus_cn_common.bin").samefile(hub) or hub.stat().st_size <= COPIED_BYTES
+    assert (out / "glossary.yaml").is_file() and not (out / "config.yaml").samefile(base / "config.yaml")
+    before, after = (torch.load(folder / "gpt.pth", weights_only=True) for folder in (base, out))
+    assert list(before) == list(after)
+    assert all(before[key].shape == after[key].shape and before[key].dtype == after[key].dtype for key in before)
+    assert [key for key in before if not torch.equal(before[key], after[key])] == ["gpt.h.0.attn.c_attn.weight"]
+    gpt_of(out)
+
+
+def test_large_files_are_linked(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_copy, "COPIED_BYTES", 10_000)
+    files = locate(tiny_model_dir)[1]
+    write_model(files, tmp_path / "out", {}, "a test")
+    for path in files.paths():
+        linked = (tmp_path / "out" / path.relative_to(tiny_model_dir)).samefile(path)
+        assert linked == (path.stat().st_size > 10_000 and path != files.gpt), path
+
+
+def test_what_cannot_be_copied_is_told(tiny_model_dir: Path, tmp_path: Path) -> None:
+    files = locate(tiny_model_dir)[1]
+    with pytest.raises(CheckpointError, match=r"gpt\.pth has no tensors model\.nonsense"):
+        write_model(files, tmp_path / "out", {"nonsense": torch.zeros(1)}, "a test")
+    assert not list((tmp_path / "out").rglob("*.partial")) and not (tmp_path / "out" / "config.yaml").exists()
+    outside = Path(shutil.copy(files.s2mel, tmp_path))
+    with pytest.raises(CheckpointError, match="outside the model folder"):
+        write_model(dataclasses.replace(files, s2mel=outside), tmp_path / "other", {}, "a test")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write the model"):
+        write_model(files, tmp_path / "file", {}, "a test")

@@ -84,7 +84,7 @@ class Best(BestWeights):
     def offer(self, model: nn.Module, value: float) -> None:
         better = value < float(self.cross_entropy)
         super().offer(model, value)
-        self.stale.copy_(0 if better else self.stale + 1)
+        self.stale.fill_(0 if better else int(self.stale) + 1)
         if self.before.isnan():
             self.before.fill_(value)
 
@@ -290,9 +290,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", help="default: the GPU, if there is one")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for name, least in (("rank", 1), ("steps", 1), ("batch_tokens", 1), ("evaluate_every", 1), ("patience", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(options, name)}")
+    least = {"rank": 1, "steps": 1, "batch_tokens": 1, "evaluate_every": 1, "patience": 1, "seed": 0}
+    for name, value in least.items():
+        if getattr(options, name) < value:
+            parser.error(f"--{name.replace('_', '-')} must be at least {value}, not {getattr(options, name)}")
+    if not 0 <= options.dropout < 1:
+        parser.error(f"--dropout must be from 0 to below 1, not {options.dropout:g}")
     if options.lr is None:
         options.lr = PEAK_LR["full" if options.full else "lora"]
     return options

@@ -336,6 +336,18 @@ def test_a_folder_without_recordings(made: bool, message: str, tmp_path: Path) -
         find_recordings(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(("--rank", "0"), "--rank must be at least 1"), (("--seed", "-1"), "--seed"), (("--dropout", "1"), "--dropout")],
+)
+def test_numbers_that_mean_nothing(
+    flags: tuple[str, str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("--recordings", folder, "--out", tmp_path / "out", *flags)
+    assert message in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------------------- adapters
 
 

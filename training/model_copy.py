@@ -83,6 +83,7 @@ def _write_weights(source: Path, target: Path, changed: Mapping[str, Tensor]) ->
     partial = target.with_name(f".{target.name}{PARTIAL}")
     try:
         save(content, partial)
+        shutil.copymode(source, partial)  # safetensors writes files that their owner alone may read
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

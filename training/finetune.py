@@ -61,7 +61,7 @@ from training.train_gpt import (
 
 NAME = "finetune"
 ADAPTER, WORK, SETTINGS = "adapter.safetensors", "finetuning", "settings.json"
-PEAK_LR = {"lora": 1e-3, "full": 5e-5}
+PEAK_LR = {"lora": 3e-4, "full": 5e-5}
 LISTENS_TO_EMOTIONS = ("emo_", "emovec_")
 EXTRACTED_S = 60.0  # of speech at a time
 FIXED = ("recordings", "model_dir", "full", "rank", "alpha", "layers", "lr", "dropout", "batch_tokens", "seed")
@@ -272,16 +272,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model-dir", type=Path, default=Path("checkpoints"), help="the model to start from")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
     parser.add_argument("--full", action="store_true", help="train all weights instead of an adapter")
-    parser.add_argument("--rank", type=int, default=16, help="of the changes (16)")
-    parser.add_argument("--alpha", type=float, default=32.0, help="they are scaled by alpha / rank (32)")
+    parser.add_argument("--rank", type=int, default=8, help="of the changes (8)")
+    parser.add_argument("--alpha", type=float, default=8.0, help="they are scaled by alpha / rank (8)")
     parser.add_argument("--layers", default="all", help="which layers have changes: all, or such as 0,4-7")
-    parser.add_argument("--steps", type=int, default=400, help="at most (400)")
+    parser.add_argument("--steps", type=int, default=60, help="at most (60)")
     parser.add_argument(
         "--lr", type=float, help=f"peak learning rate ({PEAK_LR['lora']:g}; with --full {PEAK_LR['full']:g})"
     )
     parser.add_argument("--dropout", type=float, default=0.05, help="behind attention and feed-forward (0.05)")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="in a step, padding included (4096)")
-    parser.add_argument("--evaluate-every", type=int, default=25, metavar="STEPS", help="(25)")
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="in a step, padding included (2048)")
+    parser.add_argument("--evaluate-every", type=int, default=10, metavar="STEPS", help="(10)")
     parser.add_argument(
         "--patience", type=int, default=4, help="stop after so many evaluations without a better one (4)"
     )

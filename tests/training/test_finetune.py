@@ -196,7 +196,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
     assert not (tmp_path / "model" / "config.yaml").exists()
     with pytest.raises(SystemExit, match=r"not empty.*--resume"):
         run(*command)
-    with pytest.raises(SystemExit, match="begun with --rank 16"):
+    with pytest.raises(SystemExit, match="begun with --rank 8"):
         run(*command, "--resume", "--rank", "4")
     run(*command, "--resume")
     assert "resumed at step 7" in (tmp_path / "model" / finetune.WORK / "finetune.log").read_text()

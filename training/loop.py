@@ -1,4 +1,4 @@
-"""What every timed training has in common: the clock, the learning rate, the log and the checkpoints."""
+"""What every training has in common: the clock, the learning rate, the log and the checkpoints."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 class Loop:
-    """A training that ends when its time is up, however often it was interrupted.
+    """A training that ends when its time is up, or after so many steps, however often it was interrupted.
 
-    The learning rate follows the elapsed share of the time: a linear rise, then a cosine fall to 1 %.
+    The learning rate follows the share that is done: a linear rise, then a cosine fall to 1 %.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Loop:
         parts: dict[str, nn.Module],
         optimizer: torch.optim.Optimizer,
         smoke_steps: int = 3,
+        steps: int | None = None,
     ) -> None:
         """Args:
         name: of the checkpoint ``OUT/<name>.pt`` and the log ``OUT/<name>.log``.
@@ -74,10 +75,12 @@ class Loop:
         parts: modules whose weights the checkpoint holds.
         optimizer: its groups' ``lr`` is the peak; a group with ``begin`` rests until that share of the time.
         smoke_steps: length of a smoke test.
+        steps: length of a training that is counted in steps and not in ``options.minutes``.
         """
         self.name, self.out, self.parts, self.optimizer = name, options.out, parts, optimizer
-        self.total_s = options.minutes * 60
-        self.max_steps = smoke_steps if options.smoke else None
+        self.smoke = options.smoke
+        self.max_steps = smoke_steps if self.smoke else steps
+        self.total_s = options.minutes * 60 if self.max_steps is None else math.inf
         self.step, self._earlier_s = 0, 0.0
         self._peaks = [group["lr"] for group in optimizer.param_groups]
         self._sums: dict[str, Tensor | float] = {}
@@ -127,7 +130,7 @@ class Loop:
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._count += 1
         now = time.monotonic()
-        if now - self._last_log > LOG_EVERY_S or self.max_steps is not None:
+        if now - self._last_log > LOG_EVERY_S or self.smoke:
             rate = self._count / (now - self._last_log + 1e-9)
             text = "  ".join(f"{key} {float(value) / self._count:.4f}" for key, value in self._sums.items())
             self.log.info("%5.0f s  step %d  %.1f/s  %s", self.elapsed_s, self.step, rate, text)
@@ -135,7 +138,7 @@ class Loop:
 
     def evaluation_due(self) -> bool:
         """True twice a minute, and at every step of a smoke test."""
-        due = self.max_steps is not None or time.monotonic() - self._last_evaluation > EVALUATE_EVERY_S
+        due = self.smoke or time.monotonic() - self._last_evaluation > EVALUATE_EVERY_S
         if due:
             self._last_evaluation = time.monotonic()
         return due
@@ -163,7 +166,7 @@ class Loop:
             part.load_state_dict(state["parts"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self._earlier_s = state["step"], state["elapsed_s"]
-        if self.max_steps is not None:
+        if self.smoke and self.max_steps is not None:
             self.max_steps += self.step
         self.log.info("resumed at step %d, %.0f s", self.step, self._earlier_s)
 

@@ -142,8 +142,9 @@ def with_noise(codes: Tensor, codebook_size: int) -> Tensor:
 
 
 def logits_of(model: UnifiedVoice, batch: GPTBatch, codes: Tensor, decoding_positions: bool) -> tuple[Tensor, Tensor]:
-    """Code and text logits of a batch, its encoders included."""
-    with torch.autocast(codes.device.type, torch.bfloat16, cache_enabled=False):  # a captured graph allows no cache
+    """Code and text logits of a batch, its encoders included; in bfloat16 on a GPU."""
+    # A captured graph allows no cache.
+    with torch.autocast(codes.device.type, torch.bfloat16, enabled=codes.is_cuda, cache_enabled=False):
         return model.training_logits(
             model.condition(batch.prompt, batch.prompt_lengths),
             model.emotion_vector(batch.emotion, batch.emotion_lengths),
@@ -166,7 +167,7 @@ class BestWeights(nn.Module):
 
     cross_entropy: Tensor
 
-    def __init__(self, model: UnifiedVoice) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.register_buffer("cross_entropy", torch.tensor(math.inf))
@@ -184,7 +185,7 @@ class TrainStep:
     model: UnifiedVoice
     optimizer: torch.optim.AdamW
     config: GPTConfig
-    guide: AttentionGuide
+    guide: AttentionGuide | None  # None where nobody knows which text each code speaks
 
     def __call__(self, *tensors: Tensor, decoding_positions: bool) -> Figures:
         """``tensors`` are those of a :class:`GPTBatch` and, last, the codes with noise."""
@@ -193,9 +194,12 @@ class TrainStep:
         codes, text = targets_of(batch, self.config)
         code_loss = cross_entropy(code_logits, codes, LABEL_SMOOTHING)
         text_loss = cross_entropy(text_logits, text)
-        guide_loss = self.guide.loss(batch)
-        take_step(self.optimizer, code_loss + TEXT_LOSS_WEIGHT * text_loss + GUIDE_WEIGHT * guide_loss)
-        return {"code": code_loss.detach(), "text": text_loss.detach(), "guide": guide_loss.detach()}
+        losses, total = {"code": code_loss, "text": text_loss}, code_loss + TEXT_LOSS_WEIGHT * text_loss
+        if self.guide is not None:
+            losses["guide"] = self.guide.loss(batch)
+            total = total + GUIDE_WEIGHT * losses["guide"]
+        take_step(self.optimizer, total)
+        return {name: loss.detach() for name, loss in losses.items()}
 
 
 def take_step(optimizer: torch.optim.AdamW, loss: Tensor, max_norm: float = 1.0) -> None:
@@ -366,17 +370,18 @@ def main() -> None:
     loop.log.info("exported the weights with held-out cross-entropy %.4f", float(best.cross_entropy))
     for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)) if options.speak else ():
         count = 2 if options.smoke else SAMPLED_UTTERANCES
-        loop.log.info("speaking, %s sampling: %s", name, _listed(heldout.speak(best.model, params, count)))
+        loop.log.info("speaking, %s sampling: %s", name, listed(heldout.speak(best.model, params, count)))
 
 
 def evaluate(loop: Loop, heldout: HeldOut, averaged: UnifiedVoice, best: BestWeights, *, worth: bool) -> None:
     """Log the held-out figures, and keep the weights if they are the best so far."""
     figures = heldout.score(averaged, worth)
     best.offer(averaged, figures["decode_ce"])
-    loop.log.info("held out: %s", _listed(figures))
+    loop.log.info("held out: %s", listed(figures))
 
 
-def _listed(figures: dict[str, float]) -> str:
+def listed(figures: dict[str, float]) -> str:
+    """Figures with their names, for the log."""
     return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 

@@ -239,6 +239,7 @@ class ModelConfig:
     qwen_emo_path: str = "qwen0.6bemo4-merge/"
     bpe_model: str = "bpe.model"
     version: float = 2.0
+    languages: tuple[str, ...] = ("zh", "en")  # that it has learnt to speak
     tidy_prompts: bool = False  # trim and level recordings of voices; the released model hears them as they are
 
 

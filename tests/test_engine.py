@@ -451,9 +451,10 @@ def test_the_flow_sees_the_end_of_a_long_prompt(tiny_engine: Engine, ask: Callab
 
 def test_what_the_model_can_do(tiny_engine: Engine, tmp_path: Path) -> None:
     assert tiny_engine.languages == ("zh", "en") and tiny_engine.text_emotion_model == "bundled"
-    assert tiny_engine.files
-    bundled = dataclasses.replace(tiny_engine.files, bundled=True)
-    engine = Engine(tiny_engine.config, bundled, tiny_engine.models, tiny_engine.stages, tiny_engine.report)
+    english = dataclasses.replace(
+        tiny_engine.models, config=dataclasses.replace(tiny_engine.models.config, languages=("en",))
+    )
+    engine = Engine(tiny_engine.config, tiny_engine.files, english, tiny_engine.stages, tiny_engine.report)
     assert engine.languages == ("en",)
     for reader, name in ((QwenEmotion(tmp_path), "qwen"), (None, None)):
         conditioning = ConditioningStage(engine.models, engine.stages.conditioning.emotions, reader, 0)

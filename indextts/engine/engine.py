@@ -155,7 +155,7 @@ class Engine:
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages that the model has learned to speak."""
-        return ("en",) if self.files is not None and self.files.bundled else ("zh", "en")
+        return self.models.config.languages
 
     @property
     def text_emotion_model(self) -> str | None:

@@ -20,3 +20,8 @@ EVAL_SENTENCES = _PACKAGE / "bench" / "eval_sentences.txt"
 
 TEXT_EMOTION = _PACKAGE / "text_emotion.safetensors"
 """Weights of the classifier in ``indextts/text_emotion.py``, made by ``training/train_text_emotion.py``."""
+
+
+def example_voices() -> dict[str, Path]:
+    """The example recordings by their names, ``voice_01`` and so on."""
+    return {path.stem: path for path in sorted(EXAMPLES_DIR.glob("voice_*"))}

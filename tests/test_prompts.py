@@ -22,7 +22,7 @@ from indextts.types import VoicePrompt, read_recording
 from indextts.voices import EXAMPLES_DIR
 
 RATE_HZ = 22050
-EXAMPLES = sorted(EXAMPLES_DIR.glob("*.wav"))
+EXAMPLES = sorted(EXAMPLES_DIR.glob("voice_*"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Renders the example recordings ``examples/voice_NN.wav`` that ``examples/voices.json`` describes.
+"""Renders the example recordings of ``examples`` that ``examples/voices.json`` describes.
 
     python -m training.make_examples --pack PACK
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import wave
 from pathlib import Path
 
+import soundfile
 import torch
 
 from training.dataset import SAMPLE_RATE_HZ
@@ -37,11 +37,7 @@ def main() -> None:
     for sentence, row in enumerate(rows):
         utterance = Utterance(number[row["voice"]], sentence, 0, 0.0, READING, SILENCE_FRAMES)
         ((samples, _, _),) = reader.read([utterance])
-        with wave.open(str(args.examples / row["file"]), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE_HZ)
-            file.writeframes(samples.astype("<i2").tobytes())
+        soundfile.write(args.examples / row["file"], samples, SAMPLE_RATE_HZ, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from indextts.cli.logs import setup_logging
 from indextts.cli.output import fail, say
 from indextts.config import EngineConfig, SamplingParams
 from indextts.errors import AudioError, ConfigError
-from indextts.resources import EVAL_SENTENCES, EXAMPLES_DIR
+from indextts.resources import EVAL_SENTENCES, EXAMPLES_DIR, example_voices
 from indextts.types import VoicePrompt
 
 EXIT_RUNTIME, EXIT_FAILED = 3, 4
@@ -28,7 +28,6 @@ SWITCHES = {
 
 NUMBERED = {"batch": "batch_size", "tp": "ds_tp_size"}
 SIZES = ("full", "nano", "tiny")  # of indextts.random_weights, which is not for importing before it is needed
-EXAMPLE_VOICES = sorted(EXAMPLES_DIR.glob("voice_*.wav"))
 FIGURES = "bench.json"
 """The file of all figures in the folder of ``--clips``."""
 
@@ -172,7 +171,8 @@ def check_flags(args: argparse.Namespace) -> None:
     args.beams = () if args.no_speed else args.beams
     if args.voice and len(args.voice) > 1 and not args.quality:
         error(f"--voice names {len(args.voice)} recordings: more than one is for --quality")
-    args.voice = args.voice or (EXAMPLE_VOICES if args.quality else EXAMPLE_VOICES[:1])
+    examples = list(example_voices().values())
+    args.voice = args.voice or (examples if args.quality else examples[:1])
     if not args.voice:
         error(f"there are no recordings in {str(EXAMPLES_DIR)!r}: name one by --voice")
     stems = [path.stem for path in args.voice]

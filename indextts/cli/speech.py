@@ -18,7 +18,7 @@ from indextts.cli.flags import at_least_one
 from indextts.config import SamplingParams
 from indextts.emotion import check_emo_vec
 from indextts.errors import ConfigError, EmotionError
-from indextts.resources import EXAMPLES_DIR
+from indextts.resources import example_voices
 from indextts.text.limits import check_text
 from indextts.types import Emotion, FromAudio, FromText, FromVector, FromVoice, SynthesisRequest, VoicePrompt
 
@@ -186,12 +186,12 @@ def read_sampling(args: argparse.Namespace) -> dict[str, Any]:
 
 def find_voice(name: str, folder: Path, on_server: bool) -> Path | str:
     """What ``name`` means: a file, relative to ``folder``, or else a voice of the server, or one that comes along."""
-    path, example = folder / name, EXAMPLES_DIR / f"{name}.wav"
+    path = folder / name
     if Path(name).name != name or path.exists():
         return path
     if on_server:
         return name
-    return example if example.is_file() else path
+    return example_voices().get(name, path)
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from indextts.resources import example_voices
 from tests.browser.judges import likeness, says
 from tests.browser.studio import SPOKEN_S, Studio
 
@@ -135,7 +136,7 @@ def test_a_dialogue_of_two(open_page: OpenPage) -> None:
     assert says("I was sleeping and heard nothing at all.", ben, 22050)
     voices = [cast.nth(number).locator("input").input_value() for number in range(2)]
     assert voices[0] != voices[1]
-    prompts = [ROOT / "examples" / f"{voice}.wav" for voice in voices]
+    prompts = [example_voices()[voice] for voice in voices]
     assert likeness(anna, 22050, prompts[0]) > likeness(anna, 22050, prompts[1])
     assert likeness(ben, 22050, prompts[1]) > likeness(ben, 22050, prompts[0])
     assert len(anna_again) > 0

@@ -41,7 +41,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_lines_become_files(batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.wav").write_bytes((EXAMPLES_DIR / "voice_02.wav").read_bytes())
+    (tmp_path / "mine.wav").write_bytes((EXAMPLES_DIR / "voice_02.flac").read_bytes())
     lines = [
         {"text": "ABABA.", "seed": 3},
         "",
@@ -115,7 +115,7 @@ def test_continue_speaks_what_is_missing_or_has_changed(batch: Any, tmp_path: Pa
     out = tmp_path / "out"
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav")}
     (out / "results.jsonl").write_text((out / "results.jsonl").read_text() + '{"line": 2, "half', encoding="utf-8")
-    (tmp_path / "later.wav").write_bytes((EXAMPLES_DIR / "voice_02.wav").read_bytes())
+    (tmp_path / "later.wav").write_bytes((EXAMPLES_DIR / "voice_02.flac").read_bytes())
     assert batch(lines, "--continue") == 0
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav")}
     assert set(after) == {"00001.wav", "00002.wav", "00003.wav"}
@@ -145,7 +145,7 @@ def test_lines_side_by_side_are_what_they_are_alone(batch: Any, tmp_path: Path) 
     assert [record["line"] for record in found] == [1, 2, 3, 4, 5]
     assert ["error" in record for record in found] == [False, False, True, False, False]
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in alone}
-    (tmp_path / "later.wav").write_bytes((EXAMPLES_DIR / "voice_02.wav").read_bytes())
+    (tmp_path / "later.wav").write_bytes((EXAMPLES_DIR / "voice_02.flac").read_bytes())
     assert batch(lines, "--continue", "--parallel", "9") == 0
     assert files(tmp_path) == {*alone, "00003.wav", "results.jsonl"}
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in alone} == before

@@ -128,7 +128,7 @@ def test_a_wav_file_to_standard_output(engine: type[SilentEngine], capfdbinary: 
     samples, rate_hz = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
     assert (rate_hz, samples.tolist()) == (22050, [1] * 2205)
     assert engine.requests[0].chunks is None
-    assert engine.requests[0].voice.data == (EXAMPLES_DIR / "voice_02.wav").read_bytes()
+    assert engine.requests[0].voice.data == (EXAMPLES_DIR / "voice_02.flac").read_bytes()
 
 
 def test_a_reader_that_goes_away_is_one_line(tiny_model_dir: Path) -> None:

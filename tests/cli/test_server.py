@@ -61,7 +61,7 @@ def test_synth(api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_recording_of_this_machine(api: Running, tmp_path: Path) -> None:
-    mine = EXAMPLES_DIR / "voice_02.wav"
+    mine = EXAMPLES_DIR / "voice_02.flac"
     assert synth(api, tmp_path / "a.wav", "--voice", str(mine), "--emotion-audio", str(mine)) == 0
     request = api.engine.requests[-1]
     assert request.voice.data == mine.read_bytes()
@@ -139,7 +139,7 @@ def batch(api: Running, folder: Path, lines: list[Any], *more: str) -> int:
 
 
 def test_batch(api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.wav").write_bytes((EXAMPLES_DIR / "voice_02.wav").read_bytes())
+    (tmp_path / "mine.wav").write_bytes((EXAMPLES_DIR / "voice_02.flac").read_bytes())
     lines = [
         {"text": "One. Two.", "seed": 3},
         {"text": "One.", "voice": "mine.wav", "output": "deep/er.mp3"},

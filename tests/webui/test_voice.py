@@ -26,7 +26,7 @@ from indextts.webui.voice_library import VoiceChooser
 from tests.webui.humming_engine import HummingEngine
 
 HTTP: Any = SimpleNamespace(session_hash="a", cookies={}, headers={})
-SPEECH = EXAMPLES_DIR / "voice_02.wav"
+SPEECH = EXAMPLES_DIR / "voice_02.flac"
 
 
 @pytest.fixture

@@ -353,9 +353,6 @@ class Service:
                 self._perform(job)
             except Exception:  # the listener failed, not the job: nobody is left to tell
                 logger.exception("a result could not be delivered")
-            with self._changed:
-                self._queue.running.remove(job)
-                self._changed.notify_all()
             self._trim()
 
     def _trim(self) -> None:
@@ -402,10 +399,13 @@ class Service:
                 self.facts = ModelFacts.of(engine)  # what is reported of the acceleration can change
         except Exception as caught:  # whatever it is, the client is told, and the next job is none the worse for it
             error = caught
-        self._count(**{outcome_of(error): 1})
-        if error is None:
-            took_s = time.monotonic() - started_s
-            self._count(mean_request_s=NEWEST_WEIGHT * (took_s - self._stats.mean_request_s))
+        with self._changed:  # before it is told, so that who was told finds the place free and the request counted
+            self._count(**{outcome_of(error): 1})
+            if error is None:
+                took_s = time.monotonic() - started_s
+                self._count(mean_request_s=NEWEST_WEIGHT * (took_s - self._stats.mean_request_s))
+            self._queue.running.remove(job)
+            self._changed.notify_all()
         job.deliver(Finished(error))
 
     def _count(self, **more: float) -> None:

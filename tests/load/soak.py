@@ -181,6 +181,14 @@ def mixups(server: Server, outcome: Outcome, others: int) -> dict[str, int]:
     }
 
 
+def by_minute(memory: list[tuple[float, float]]) -> list[int]:
+    """The median of each minute."""
+    minutes: dict[int, list[float]] = {}
+    for at_s, megabytes in memory:
+        minutes.setdefault(int(at_s // 60), []).append(megabytes)
+    return [round(statistics.median(values)) for _, values in sorted(minutes.items())]
+
+
 def report(outcome: Outcome, mixed: dict[str, int], minutes: float, clients: int, exit_code: int) -> dict:
     """All figures."""
     warm = [memory for at, memory in outcome.memory if at >= WARM_UP * 60 * minutes]
@@ -204,6 +212,7 @@ def report(outcome: Outcome, mixed: dict[str, int], minutes: float, clients: int
         "memory_after_warm_up_mb": round(begin),
         "memory_at_end_mb": round(finish),
         "memory_growth": round(finish / begin - 1, 4),
+        "memory_by_minute_mb": by_minute(outcome.memory),
         "exit_code_of_the_server": exit_code,
     }
 

@@ -85,39 +85,52 @@ def test_threads_share_arenas(tmp_path: Path) -> None:
 
 
 KERNELS_OF_FORTY_LENGTHS = """
+import ctypes
 import sys
 from pathlib import Path
 import torch
-from indextts.memory import limit_kernel_cache
+from indextts.memory import glibc, limit_kernel_cache
 if sys.argv[1:]:
     limit_kernel_cache()
-layers = [torch.nn.Conv1d(64, 64, size, padding=size // 2) for size in (3, 5, 7, 9, 11)]
+words = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+MallInfo = type("MallInfo", (ctypes.Structure,), {"_fields_": [(word, ctypes.c_size_t) for word in words]})
+mallinfo2 = glibc().mallinfo2
+mallinfo2.restype = MallInfo
+layers = [torch.nn.ConvTranspose1d(64, 64, size) for size in (3, 5, 7, 9, 11)]
 with torch.inference_mode():
     for length in range(600, 1000, 10):
         for layer in layers:
             layer(torch.zeros(1, 64, length))
-kb, compiled = 0, False
+        if length == 600:
+            before = mallinfo2()
+after = mallinfo2()
+code_kb, compiled = 0, False
 for words in map(str.split, Path("/proc/self/smaps").read_text().splitlines()):
     if not words[0].endswith(":"):
         compiled = "x" in words[1] and words[5:] in ([], ["[heap]"])
     elif words[0] == "Rss:":
-        kb += compiled * int(words[1])
-print(kb)
+        code_kb += compiled * int(words[1])
+print(code_kb, (after.uordblks - before.uordblks + after.hblkhd - before.hblkhd) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc")
+@pytest.mark.skipif(not hasattr(glibc(), "mallinfo2"), reason="another C library")
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_few_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def code_kb(*limit: str) -> int:
+    def kept_kb(*limit: str) -> tuple[int, int]:
         words = [sys.executable, "-c", KERNELS_OF_FORTY_LENGTHS, *limit]
-        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        code, other = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        return int(code), int(other)
 
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    kept = code_kb()
-    assert code_kb("limit") < 0.6 * kept
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.delenv(cache, raising=False)
+    all_code, all_other = kept_kb()
+    code, other = kept_kb("limit")
+    assert code < 0.6 * all_code and other < 0.3 * all_other
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # who knows better, decides
-    assert code_kb("limit") > 0.8 * kept
+    assert kept_kb("limit")[0] > 0.8 * all_code
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "1024")
+    assert kept_kb("limit")[1] > 0.8 * all_other
 
 
 def test_where_the_system_tells_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from indextts.engine import Engine
 from indextts.errors import ConfigError
 from indextts.models.gpt import UnifiedVoice
 from indextts.models.s2mel import S2Mel
-from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, share_frames, wanted_factors
+from indextts.stages.duration import BY_CODES, BY_STRETCHING, at_length, far, share_frames, wanted_factors
 from indextts.types import ChunkSchedule, Segment, SpeechCodes, SynthesisRequest, VoicePrompt
 
 
@@ -68,11 +68,15 @@ def test_only_a_model_that_listens_is_told(flow: S2Mel) -> None:
         return [spoken(hint - 3) for hint in hints]
 
     batch = [spoken(100), spoken(50)]
-    assert [s.frames for s in at_length(batch, [1.05, 0.95], flow, speak)] == [181, 82] and not told
+    assert [s.frames for s in at_length(batch, [1.05, 0.95], flow, None)] == [181, 82]
     longer = at_length(batch, [1.5, 1.0], flow, speak)
     assert told == [[150, 50]]
     assert [len(s.codes) for s in longer] == [147, 47] and [s.frames for s in longer] == [258, 86]
     assert [len(s.codes) for s in at_length(batch, [1.5, 1.0], flow, None)] == [100, 50]
+
+
+def test_what_is_far() -> None:
+    assert not far([1.05, 0.95]) and far([1.0, 1.5]) and far([0.8, 1.0])
 
 
 def test_seconds_are_shared_by_tokens_and_bounded(flow: S2Mel) -> None:

@@ -46,13 +46,13 @@ def at_length(
     """The batch with each segment so many times as long.
 
     Args:
-        speak: None where the weights know no lengths.
+        speak: None where codes are only stretched: the weights know no lengths, or nothing is ``far``.
     """
     frames = [
         max(1, round(flow.target_frames(len(speech.codes)) * factor))
         for speech, factor in zip(spoken, factors, strict=True)
     ]
-    if speak is not None and far(factors):
+    if speak is not None:
         spoken = speak([max(1, round(wanted / flow.frames_per_code)) for wanted in frames])
     return [dataclasses.replace(speech, frames=wanted) for speech, wanted in zip(spoken, frames, strict=True)]
 

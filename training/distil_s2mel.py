@@ -2,7 +2,8 @@
 
     python -m training.distil_s2mel --data DATA --out OUT --minutes 2.5
 
-Reads ``OUT/s2mel_latents.safetensors`` and writes ``OUT/s2mel.safetensors``, which belongs to the ``steps`` of the
+Reads ``OUT/s2mel_latents.safetensors`` (with ``--stage codes`` the flow before it has met a language model,
+``OUT/s2mel_codes.safetensors``) and writes ``OUT/s2mel.safetensors``, which belongs to the ``steps`` of the
 configuration and to a ``cfg_rate`` of 0. One step of the student does what two guided steps of half the size do in the
 finished flow (progressive distillation, Salimans and Ho 2022, with the guidance folded in as by Meng et al. 2023).
 Only the estimator learns; the conditions stay those of the finished flow.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import torch
@@ -61,15 +61,16 @@ class DistilStep:
         Args:
             noise: Like the mel.
             t: ``[B]``, where each row's step begins: a multiple of the student's step.
-            given: The tensors of a batch and the latents of its targets.
+            given: The tensors of a batch and, of a flow that hears them, the latents of its targets.
             prompt_frames, target_frames: The widths of the batch.
         """
         count = len(fields(S2MelBatch)) - 2
         batch = S2MelBatch(*given[:count], prompt_frames=prompt_frames, target_frames=target_frames)
+        latents = given[count] if len(given) > count else None
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             with torch.no_grad():
-                mu = conditions(self.teacher, batch, given[count])
+                mu = conditions(self.teacher, batch, latents)
                 state = torch.lerp(noise, batch.mel, t[:, None, None]) * batch.speech
                 target = self.target(batch, mu, state, t)
             velocity = velocity_of(self.student, batch, mu, state, t)
@@ -104,18 +105,13 @@ def guided_velocity(estimator: DiT, batch: S2MelBatch, mu: Tensor, state: Tensor
     return (1 + guidance) * conditional - guidance * unconditional
 
 
-def step_inputs(batch: S2MelBatch, latents: Tensor, steps: int, generator: torch.Generator) -> list[Tensor]:
-    """The tensors of ``DistilStep.compute``: chance first, then the batch, then the latents."""
+def step_inputs(batch: S2MelBatch, latents: Tensor | None, steps: int, generator: torch.Generator) -> list[Tensor]:
+    """The tensors of ``DistilStep.compute``: chance first, then the batch, then the latents if there are any."""
     device = generator.device
     noise = torch.randn(batch.mel.shape, generator=generator, device=device)
     begin = torch.randint(steps, (len(batch.mel),), generator=generator, device=device) / steps
-    return [noise, begin, *batch.tensors(), latents]
-
-
-def batches(stream: Iterator[tuple[S2MelBatch, Tensor | None]]) -> Iterator[tuple[S2MelBatch, Tensor]]:
-    for batch, latents in stream:
-        assert latents is not None
-        yield batch, latents
+    given = [noise, begin, *batch.tensors()]
+    return given if latents is None else [*given, latents]
 
 
 def solver(config: ModelConfig, steps: int, guidance: float) -> ModelConfig:
@@ -137,9 +133,11 @@ def main() -> None:
     if config.s2mel.cfg_rate:
         raise SystemExit(f"a distilled flow needs no guidance: s2mel.cfg_rate must be 0, not {config.s2mel.cfg_rate}")
     train, heldout = (open_split(split, options, config, device) for split in ("train", "heldout"))
-    train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
+    train_latents = heldout_latents = None
+    if options.stage == "latents":
+        train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
     teacher = S2Mel(config.s2mel)
-    teacher.load_state_dict(load_file(options.init or options.out / f"{RESULT['latents']}.safetensors"))
+    teacher.load_state_dict(load_file(options.init or options.out / f"{RESULT[options.stage]}.safetensors"))
     teacher.to(device).eval()
     student = copy.deepcopy(teacher)
     averaged = copy.deepcopy(teacher).requires_grad_(False)
@@ -154,7 +152,7 @@ def main() -> None:
     evaluate(loop, fixed, teacher, solver(config, TEACHER_SOLVER_STEPS, TEACHER_GUIDANCE), "the finished flow")
     evaluate(loop, fixed, teacher, config, "the finished flow")
     take = trainable_step(training.compute, training.optimizer, device, loop.log.info, graphed=bool(options.graph))
-    stream = batches(endless(train, train_latents, 2000 if options.smoke else options.batch_frames))
+    stream = endless(train, train_latents, 2000 if options.smoke else options.batch_frames)
     for step in loop.steps():
         batch, latents = next(stream)
         figures = take(*step_inputs(batch, latents, steps, train.generator), **batch.widths)
@@ -167,9 +165,20 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    return arguments(
-        __doc__, minutes=2.5, gpt="", init="", tokens="", batch_frames=16384, graph=1, heldout=HELDOUT_UTTERANCES
+    options = arguments(
+        __doc__,
+        minutes=2.5,
+        stage="latents",
+        gpt="",
+        init="",
+        tokens="",
+        batch_frames=16384,
+        graph=1,
+        heldout=HELDOUT_UTTERANCES,
     )
+    if options.stage not in RESULT:
+        raise SystemExit(f"--stage is one of {', '.join(RESULT)}, not {options.stage!r}")
+    return options
 
 
 if __name__ == "__main__":

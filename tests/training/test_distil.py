@@ -75,13 +75,31 @@ def test_a_step_learns_and_never_waits(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_from_the_finished_flow_to_the_fast_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+@pytest.mark.parametrize("stage", ["latents", "codes"])
+def test_from_the_finished_flow_to_the_fast_one(
+    stage: str,
+    root: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     plain, config = root / "config.yaml", root / "fast.yaml"
     config.write_text(plain.read_text() + "  cfg_rate: 0\n")
-    train_s2mel.save_weights(root / "s2mel_latents.safetensors", flow_of(root).state_dict())
+    teacher = root / f"{train_s2mel.RESULT[stage]}.safetensors"
+    train_s2mel.save_weights(teacher, flow_of(root).state_dict())
+    (root / "s2mel.log").unlink(missing_ok=True)
     for path in (plain, config):
-        command = ["distil", "--data", str(root), "--out", str(root), "--config", str(path), "--smoke"]
+        command = [
+            "distil",
+            "--data",
+            str(root),
+            "--out",
+            str(root),
+            "--config",
+            str(path),
+            "--stage",
+            stage,
+            "--smoke",
+        ]
         monkeypatch.setattr(sys, "argv", command)
         if path == plain:
             with pytest.raises(SystemExit, match=r"cfg_rate must be 0, not 0\.7"):
@@ -89,7 +107,7 @@ def test_from_the_finished_flow_to_the_fast_one(root: Path, monkeypatch: pytest.
         else:
             distil_s2mel.main()
     logging.getLogger("training.s2mel").handlers.clear()
-    weights, before = load_file(root / "s2mel.safetensors"), load_file(root / "s2mel_latents.safetensors")
+    weights, before = load_file(root / "s2mel.safetensors"), load_file(teacher)
     changed = {key for key in weights if not torch.equal(weights[key], before[key])}
     assert changed and all(key.startswith("cfm.estimator.") for key in changed)
     log = (root / "s2mel.log").read_text()

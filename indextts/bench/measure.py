@@ -89,12 +89,13 @@ class Repeated:
 
 @dataclass(frozen=True)
 class TextFigures:
-    """How long a text took: ``total_s`` as it is, whatever may run side by side."""
+    """How long a text took: ``total_s`` as it is, whatever may run side by side. And the most memory meanwhile."""
 
     characters: int
     segments: int
     audio_s: float
     total_s: Repeated
+    peak_memory_bytes: int | None
 
     @property
     def real_time_factor(self) -> float:
@@ -119,7 +120,6 @@ class BeamFigures:
     stages_s: dict[str, Repeated]
     codes: int
     long: TextFigures | None
-    peak_memory_bytes: int | None
 
     @property
     def code_ms(self) -> float:
@@ -219,7 +219,6 @@ def _measure_engine(name: str, engine: Engine, plan: Plan, memory: PeakMemory, l
     measured = []
     for beams, request in zip(plan.beams, requests, strict=True):
         logger.info("%s: %d beams", name, beams)
-        memory.reset()
         measured.append(_measure_beams(engine, plan, beams, request, memory))
     logger.info("%s: flow", name)
     flow_s = Repeated(tuple(flow_times_s(engine, plan.voice, max(1, plan.warm_ups), plan.repetitions)))
@@ -264,7 +263,7 @@ def _segment_tokens(engine: Engine, plan: Plan, sampling: SamplingParams) -> int
 def _measure_beams(
     engine: Engine, plan: Plan, beams: int, request: SynthesisRequest, memory: PeakMemory
 ) -> BeamFigures:
-    short = _measure_text(engine, request, plan.warm_ups, plan.repetitions)
+    short = _measure_text(engine, request, plan.warm_ups, plan.repetitions, memory)
     in_chunks = dataclasses.replace(request, chunks=ChunkSchedule())
     for _ in range(plan.warm_ups):
         _first_sound_s(engine, in_chunks)
@@ -277,7 +276,7 @@ def _measure_beams(
     long = None
     if plan.long_characters:
         long_request = _request(engine, plan, plan.long_characters, beams)
-        long = _measure_text(engine, long_request, plan.long_warm_ups, plan.long_repetitions)
+        long = _measure_text(engine, long_request, plan.long_warm_ups, plan.long_repetitions, memory)
     return BeamFigures(
         beams=beams,
         short=short,
@@ -286,11 +285,13 @@ def _measure_beams(
         stages_s={stage: Repeated(tuple(getattr(t, f"{stage}_s") for t in timings)) for stage in STAGES},
         codes=sum(codes) // plan.repetitions,
         long=long,
-        peak_memory_bytes=memory.read(),
     )
 
 
-def _measure_text(engine: Engine, request: SynthesisRequest, warm_ups: int, repetitions: int) -> TextFigures:
+def _measure_text(
+    engine: Engine, request: SynthesisRequest, warm_ups: int, repetitions: int, memory: PeakMemory
+) -> TextFigures:
+    memory.reset()
     for _ in range(warm_ups):
         engine.synthesize(request)
     results = [engine.synthesize(request) for _ in range(repetitions)]
@@ -299,6 +300,7 @@ def _measure_text(engine: Engine, request: SynthesisRequest, warm_ups: int, repe
         segments=results[0].segments,
         audio_s=results[0].duration_s,
         total_s=Repeated(tuple(result.timings.total_s for result in results)),
+        peak_memory_bytes=memory.read(),
     )
 
 

@@ -95,7 +95,6 @@ def beam_rows(figures: Sequence[BeamFigures]) -> list[Row]:
     long = [figure.long for figure in figures if figure.long is not None]
     if long:
         rows += text_rows(long)
-    rows.append(("peak memory, speaking", [gigabytes(figure.peak_memory_bytes) for figure in figures]))
     return rows
 
 
@@ -108,6 +107,7 @@ def text_rows(figures: Sequence[TextFigures]) -> list[Row]:
         ("  real-time factor", [f"{figure.real_time_factor:.3f}" for figure in figures]),
         ("  characters/s", [f"{figure.characters_per_s:.1f}" for figure in figures]),
         ("  times the first", [f"{figure.characters_per_s / first.characters_per_s:.2f}" for figure in figures]),
+        ("  peak memory", [gigabytes(figure.peak_memory_bytes) for figure in figures]),
     ]
 
 
@@ -216,7 +216,7 @@ def plot(report: BenchReport, path: Path) -> None:
         ("characters per second", lambda figure: (figure.long or figure.short).characters_per_s),
         ("real-time factor", lambda figure: (figure.long or figure.short).real_time_factor),
         ("first sound, ms", lambda figure: 1000 * figure.first_sound_s.median),
-        ("peak memory, GB", lambda figure: (figure.peak_memory_bytes or 0) / 1e9),
+        ("peak memory, GB", lambda figure: ((figure.long or figure.short).peak_memory_bytes or 0) / 1e9),
     ]
     figure = load_plotting()(figsize=(12, 2 + len(panels) * (0.6 + 0.3 * len(measured))), layout="constrained")
     figure.suptitle(f"{describe_model(report)}\n{report.machine['device']}, torch {report.machine['torch']}")

@@ -7,6 +7,7 @@ Reads the codes and embeddings that ``training/extract_semantics.py`` wrote into
 (decoding skips a position, the second pass does not) take turns. Attention is shown where in the text the teacher
 was. Writes ``OUT/gpt.safetensors``: of the averaged weights, those that did best on voices and sentences never trained
 on. ``--init FILE`` begins with earlier weights, all but those of the codes: another codec's codes mean something else.
+With ``--same-codec 1`` it takes those as well.
 """
 
 from __future__ import annotations
@@ -90,13 +91,13 @@ def add_dropout(model: UnifiedVoice, rate: float) -> None:
             module.register_forward_hook(drop)
 
 
-def begin_with(model: UnifiedVoice, weights: Mapping[str, Tensor]) -> list[str]:
-    """Take over what has the same shape, all but the tables of the codes; the names of what was taken."""
+def begin_with(model: UnifiedVoice, weights: Mapping[str, Tensor], same_codec: bool = False) -> list[str]:
+    """Take over what has the same shape, the tables of the codes only of the ``same_codec``; the names of all taken."""
     own = model.state_dict()
     taken = {
         name: value
         for name, value in weights.items()
-        if name in own and value.shape == own[name].shape and not name.startswith(CODE_TABLES)
+        if name in own and value.shape == own[name].shape and (same_codec or not name.startswith(CODE_TABLES))
     }
     model.load_state_dict(taken, strict=False)
     return list(taken)
@@ -322,13 +323,15 @@ def open_split(split: str, options, config: ModelConfig, device: torch.device, s
 
 
 def main() -> None:
-    options = arguments(__doc__, minutes=10.0, tokens="", init="", batch_tokens=24576, dropout=DROPOUT, speak=0)
+    options = arguments(
+        __doc__, minutes=10.0, tokens="", init="", same_codec=0, batch_tokens=24576, dropout=DROPOUT, speak=0
+    )
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     model = UnifiedVoice(config.gpt)
     initialise(model)
-    taken = begin_with(model, load_file(options.init)) if options.init else []
+    taken = begin_with(model, load_file(options.init), bool(options.same_codec)) if options.init else []
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
     best = BestWeights(averaged)
@@ -348,7 +351,8 @@ def main() -> None:
     loop.log.info("%d utterances to train on, %d left out", len(train.usable), train.left_out)
     if not loop.step:
         for part in (model, averaged):
-            begin_with_frequencies(part.mel_head, train.code_counts())
+            if "mel_head.bias" not in taken:
+                begin_with_frequencies(part.mel_head, train.code_counts())
             if "text_head.bias" not in taken:
                 begin_with_frequencies(part.text_head, train.text_counts())
     take = trainable_step(TrainStep(model, optimizer, config.gpt, guide), optimizer, device, loop.log.info)

@@ -171,14 +171,16 @@ def test_the_length_is_told_now_and_then_to_a_model_that_listens(root: Path, bat
     assert 0.1 < told.float().mean() < 0.7
 
 
-def test_weights_to_begin_with_leave_the_codes_out(batches: GPTBatches) -> None:
+@pytest.mark.parametrize("same_codec", [False, True])
+def test_weights_to_begin_with_leave_the_codes_of_another_codec_out(batches: GPTBatches, same_codec: bool) -> None:
     torch.manual_seed(0)
     earlier, model = UnifiedVoice(batches.config), UnifiedVoice(batches.config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = dict(earlier.state_dict()) | {"speed_emb.weight": torch.zeros(3, 16)}
-    taken = train_gpt.begin_with(model, weights)
+    taken = train_gpt.begin_with(model, weights, same_codec)
+    of_codes = () if same_codec else ("mel_embedding.", "mel_head.")
     for name, value in model.state_dict().items():
-        kept = name.startswith(("mel_embedding.", "mel_head.")) or name == "speed_emb.weight"
+        kept = name.startswith((*of_codes, "speed_emb.weight"))
         assert (name in taken) == (not kept)
         assert torch.equal(value, before[name] if kept else weights[name])
 

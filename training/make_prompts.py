@@ -41,18 +41,24 @@ def prompt_texts(sentences: list[dict], count: int) -> list[tuple[str, str]]:
     rows = [s for s in sentences if s["heldout"] and s["language"] == "en" and s["kind"] == "example"]
     rows = [s for s in rows if len(s["text"].split()) >= MIN_WORDS]  # sentences rather than phrases
     texts: list[tuple[str, str]] = []
-    parts: list[dict] = []
-    for row in rows:
-        size = sum(len(p["phonemes"]) + 1 for p in [*parts, row])
-        if size > SYMBOLS[1]:
-            continue
-        parts.append(row)
-        if size >= SYMBOLS[0] and len(parts) > 1:
-            texts.append((" ".join(p["text"] for p in parts), " ".join(p["phonemes"] for p in parts)))
-            parts = []
-            if len(texts) == count:
-                return texts
-    raise ValueError(f"only {len(texts)} of {count} prompts could be made of {len(rows)} held-out sentences")
+    while True:
+        parts: list[dict] = []
+        passed_over: list[dict] = []  # too long for what was begun
+        made = len(texts)
+        for row in rows:
+            size = sum(len(p["phonemes"]) + 1 for p in [*parts, row])
+            if size > SYMBOLS[1]:
+                passed_over.append(row)
+                continue
+            parts.append(row)
+            if size >= SYMBOLS[0] and len(parts) > 1:
+                texts.append((" ".join(p["text"] for p in parts), " ".join(p["phonemes"] for p in parts)))
+                parts = []
+                if len(texts) == count:
+                    return texts
+        if len(texts) == made:
+            raise ValueError(f"only {made} of {count} prompts could be made of the held-out sentences")
+        rows = [*parts, *passed_over]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch
 from indextts.emotion import EMOTIONS
 from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.generate import Plan, spoken_part, write_shard
+from training.make_prompts import prompt_texts
 from training.styles import NEUTRAL_SHARE, STYLES, draw_prosody, draw_style
 from training.templates import english_templates, mandarin_templates, mixed_templates, ordinal, word_lists
 from training.texts import NearDuplicates, Sentence, join, split
@@ -172,3 +173,16 @@ def test_joined_sentences_stay_on_their_side_of_the_split() -> None:
         parts = sentence.text.split()
         assert len(parts) > 1 and all(side[part] == sentence.heldout for part in parts)
         assert len(sentence.phonemes) <= 230
+
+
+def test_prompts_come_back_to_sentences_that_were_passed_over() -> None:
+    def sentence(number: int, symbols: int, **other) -> dict:
+        row = {"text": f"{number} " + "word " * 8, "phonemes": "x" * symbols, "heldout": True, "language": "en"}
+        return row | {"kind": "example"} | other
+
+    rows = [sentence(1, 100), sentence(2, 100), sentence(3, 40, heldout=False), sentence(4, 40, kind="word")]
+    rows += [sentence(5, 40), sentence(6, 40)]
+    texts = prompt_texts(rows, 2)
+    assert [[word for word in text.split() if word != "word"] for text, _ in texts] == [["1", "5"], ["6", "2"]]
+    with pytest.raises(ValueError, match="only 2 of 3 prompts"):
+        prompt_texts(rows, 3)

@@ -41,10 +41,10 @@ def prompt_texts(sentences: list[dict], count: int) -> list[tuple[str, str]]:
     rows = [s for s in sentences if s["heldout"] and s["language"] == "en" and s["kind"] == "example"]
     rows = [s for s in rows if len(s["text"].split()) >= MIN_WORDS]  # sentences rather than phrases
     texts: list[tuple[str, str]] = []
-    while True:
+    while rows:
+        made = len(texts)
         parts: list[dict] = []
         passed_over: list[dict] = []  # too long for what was begun
-        made = len(texts)
         for row in rows:
             size = sum(len(p["phonemes"]) + 1 for p in [*parts, row])
             if size > SYMBOLS[1]:
@@ -56,9 +56,8 @@ def prompt_texts(sentences: list[dict], count: int) -> list[tuple[str, str]]:
                 parts = []
                 if len(texts) == count:
                     return texts
-        if len(texts) == made:
-            raise ValueError(f"only {made} of {count} prompts could be made of the held-out sentences")
-        rows = [*parts, *passed_over]
+        rows = passed_over + (parts if len(texts) > made else [])  # to what was begun in vain nothing fits
+    raise ValueError(f"only {len(texts)} of {count} prompts could be made of the held-out sentences")
 
 
 def main() -> None:

@@ -69,7 +69,10 @@ def check_speech(config: EngineConfig) -> Check:
         return Check("synthesis", FAILED, str(error), "mend what failed above first; --verbose shows where it stopped")
     except (RuntimeError, ImportError) as error:  # of a driver, a kernel, a library: what this check is there to find
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
-        return Check("synthesis", FAILED, reason, "try --device cpu: if that speaks, it is the GPU or its driver")
+        advice = "try --device cpu: if that speaks, it is the GPU or its driver"
+        if isinstance(error, ImportError):
+            advice = "a package is missing or broken: uv sync, or install indextts again"
+        return Check("synthesis", FAILED, reason, advice)
 
 
 def judge(audio: AudioFacts) -> Check:

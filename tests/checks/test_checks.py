@@ -215,6 +215,12 @@ def test_levels() -> None:
     assert duration_s == 2 and rms_dbfs == pytest.approx(-3.0, abs=0.05) and clipped_share < 0.01
 
 
+def test_a_missing_package_is_not_the_fault_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hibari", None)
+    check = check_speech(EngineConfig(ROOT / "checkpoints" / "nano", device="cpu", qwen_emotion=False))
+    assert check.state == FAILED and "hibari" in check.found and "uv sync" in check.advice and "GPU" not in check.advice
+
+
 def test_the_bundled_voice_speaks(tmp_path: Path) -> None:
     check = check_speech(EngineConfig(ROOT / "checkpoints" / "nano", device="cpu", qwen_emotion=False))
     assert check.state == OK, check

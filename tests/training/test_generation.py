@@ -183,6 +183,6 @@ def test_prompts_come_back_to_sentences_that_were_passed_over() -> None:
     rows = [sentence(1, 100), sentence(2, 100), sentence(3, 40, heldout=False), sentence(4, 40, kind="word")]
     rows += [sentence(5, 40), sentence(6, 40)]
     texts = prompt_texts(rows, 2)
-    assert [[word for word in text.split() if word != "word"] for text, _ in texts] == [["1", "5"], ["6", "2"]]
+    assert [[word for word in text.split() if word != "word"] for text, _ in texts] == [["1", "5"], ["2", "6"]]
     with pytest.raises(ValueError, match="only 2 of 3 prompts"):
         prompt_texts(rows, 3)

@@ -127,7 +127,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()
     texts = [" ".join(pair) for pair in zip(lines[::2], lines[1::2], strict=False)]
-    voices = sorted((ROOT / "examples").glob("voice_*.wav"))
+    voices = sorted((ROOT / "examples").glob("voice_*"))
     engine = Engine.load(EngineConfig(model_dir=options.model_dir, device=options.device, qwen_emotion=False))
     figures = Figures()
     for number, text in enumerate(texts[: options.sentences]):

@@ -11,7 +11,6 @@ Only the estimator learns; the conditions stay those of the finished flow.
 
 from __future__ import annotations
 
-import argparse
 import copy
 from dataclasses import fields, replace
 
@@ -24,18 +23,17 @@ from indextts.config_file import load_model_config
 from indextts.models.dit import DiT
 from indextts.models.s2mel import S2Mel
 from training.graphs import Figures, step_unless_broken, trainable_step
-from training.loop import Loop, arguments, device_for, save_weights
+from training.loop import Loop, device_for, save_weights
 from training.s2mel_batches import S2MelBatch
 from training.train_gpt import average_into
 from training.train_s2mel import (
-    HELDOUT_UTTERANCES,
     MAX_NORM,
     RESULT,
     HeldOut,
     conditions,
     endless,
-    open_latents,
-    open_split,
+    flow_arguments,
+    open_splits,
     parameter_groups,
 )  # fmt: skip
 
@@ -126,16 +124,13 @@ def evaluate(loop: Loop, heldout: HeldOut, model: S2Mel, config: ModelConfig, na
 
 
 def main() -> None:
-    options = parse()
+    options = flow_arguments(__doc__, minutes=2.5, stage="latents", batch_frames=16384)
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
     if config.s2mel.cfg_rate:
         raise SystemExit(f"a distilled flow needs no guidance: s2mel.cfg_rate must be 0, not {config.s2mel.cfg_rate}")
-    train, heldout = (open_split(split, options, config, device) for split in ("train", "heldout"))
-    train_latents = heldout_latents = None
-    if options.stage == "latents":
-        train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
+    (train, train_latents), (heldout, heldout_latents) = open_splits(options, config, device)
     teacher = S2Mel(config.s2mel)
     teacher.load_state_dict(load_file(options.init or options.out / f"{RESULT[options.stage]}.safetensors"))
     teacher.to(device).eval()
@@ -162,23 +157,6 @@ def main() -> None:
             evaluate(loop, fixed, averaged, config, "the student")
     evaluate(loop, fixed, averaged, config, "the student at the end")
     save_weights(options.out / "s2mel.safetensors", averaged.state_dict())
-
-
-def parse() -> argparse.Namespace:
-    options = arguments(
-        __doc__,
-        minutes=2.5,
-        stage="latents",
-        gpt="",
-        init="",
-        tokens="",
-        batch_frames=16384,
-        graph=1,
-        heldout=HELDOUT_UTTERANCES,
-    )
-    if options.stage not in RESULT:
-        raise SystemExit(f"--stage is one of {', '.join(RESULT)}, not {options.stage!r}")
-    return options
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -301,6 +302,24 @@ class HeldOut:
         return figures
 
 
+def flow_arguments(description: str | None, minutes: float, **extra: Any) -> argparse.Namespace:
+    """The options that all trainings of the flow share, and ``extra`` ones, of which ``stage`` is one."""
+    shared = {"gpt": "", "init": "", "tokens": "", "graph": 1, "heldout": HELDOUT_UTTERANCES}
+    options = arguments(description, minutes, **shared, **extra)
+    if options.stage not in RESULT:
+        raise SystemExit(f"--stage is one of {', '.join(RESULT)}, not {options.stage!r}")
+    return options
+
+
+def open_splits(
+    options: argparse.Namespace, config: ModelConfig, device: torch.device
+) -> list[tuple[S2MelBatches, Latents | None]]:
+    """What there is to train on and what is held out; with latents in the stage that hears them."""
+    sources = [open_split(split, options, config, device) for split in ("train", "heldout")]
+    hears = options.stage == "latents"
+    return [(source, open_latents(source, options, config) if hears else None) for source in sources]
+
+
 def open_split(split: str, options: argparse.Namespace, config: ModelConfig, device: torch.device) -> S2MelBatches:
     """Everything of one split, on the device."""
     data = SpeechData(options.data, device, split)  # type: ignore[arg-type]
@@ -335,28 +354,12 @@ def endless(
 
 
 def main() -> None:
-    options = arguments(
-        __doc__,
-        minutes=10.0,
-        stage="codes",
-        gpt="",
-        init="",
-        peak_lr=0.0,
-        tokens="",
-        batch_frames=32768,
-        graph=1,
-        heldout=HELDOUT_UTTERANCES,
-    )
-    if options.stage not in RESULT:
-        raise SystemExit(f"--stage is one of {', '.join(RESULT)}, not {options.stage!r}")
+    options = flow_arguments(__doc__, minutes=10.0, stage="codes", peak_lr=0.0, batch_frames=32768)
     device = device_for(options.smoke)
     torch.manual_seed(options.seed)
     config = load_model_config(options.config)
-    train, heldout = (open_split(split, options, config, device) for split in ("train", "heldout"))
-    train_latents = heldout_latents = None
+    (train, train_latents), (heldout, heldout_latents) = open_splits(options, config, device)
     model = S2Mel(config.s2mel)
-    if options.stage == "latents":
-        train_latents, heldout_latents = (open_latents(source, options, config) for source in (train, heldout))
     if options.init:
         model.load_state_dict(load_file(options.init))
         begin_projection(model)

@@ -88,19 +88,8 @@ def test_from_the_finished_flow_to_the_fast_one(
     train_s2mel.save_weights(teacher, flow_of(root).state_dict())
     (root / "s2mel.log").unlink(missing_ok=True)
     for path in (plain, config):
-        command = [
-            "distil",
-            "--data",
-            str(root),
-            "--out",
-            str(root),
-            "--config",
-            str(path),
-            "--stage",
-            stage,
-            "--smoke",
-        ]
-        monkeypatch.setattr(sys, "argv", command)
+        command = ["distil", "--smoke", "--stage", stage, "--data", str(root), "--out", str(root)]
+        monkeypatch.setattr(sys, "argv", [*command, "--config", str(path)])
         if path == plain:
             with pytest.raises(SystemExit, match=r"cfg_rate must be 0, not 0\.7"):
                 distil_s2mel.main()

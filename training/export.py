@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.styles import TOLD_EMOTIONS
+
 # trained file -> file of the bundled model
 FILES = {
     "semantic_encoder": "hf_cache/w2v-bert-2.0/model.safetensors",
@@ -72,7 +74,8 @@ def trained(runs: Path, name: str, unfinished: bool) -> dict[str, Tensor] | None
         return None
     part, prefix = CHECKPOINTS[name]
     tensors = torch.load(checkpoint, map_location="cpu", weights_only=True)["parts"][part]
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return {key: value for key, value in tensors.items() if not key.startswith(f"{TOLD_EMOTIONS}.")}
 
 
 def export(runs: Path, out: Path, use: Mapping[str, str] | None = None, unfinished: bool = False) -> dict[str, int]:

@@ -33,9 +33,10 @@ log = logging.getLogger("training.generate")
 
 HELDOUT_UTTERANCES = 14
 ROUND_UTTERANCES = 4
-STOCK_REPEATS = 3
-"""A stock voice reads this many times as much as a sampled one."""
-MANDARIN_SHARE = 0.33
+STOCK_REPEATS = {"en": 3, "zh": 30}
+"""A stock voice of a language reads this many times as much as a sampled one."""
+MANDARIN_SHARE = 0.7
+"""Of what the drawn voices read that read Mandarin at all, half of them."""
 KIND_WEIGHTS = {
     "en": {"example": 0.42, "definition": 0.20, "joined": 0.27, "template": 0.07, "word": 0.04},
     "zh": {"hsk": 0.38, "joined": 0.32, "template": 0.12, "mixed": 0.10, "word": 0.08},
@@ -86,8 +87,9 @@ class Plan:
             yield from self._readings(voice, HELDOUT_UTTERANCES, generator)
         train = [i for i, v in enumerate(self.voices) if not v["heldout"]]
         stock = [i for i in train if self.voices[i]["stock"]]
+        more = [i for i in stock for _ in range(STOCK_REPEATS[self.voices[i]["languages"][0]] - 1)]
         while True:
-            for voice in generator.permutation(train + stock * (STOCK_REPEATS - 1)):
+            for voice in generator.permutation(train + more):
                 yield from self._readings(int(voice), ROUND_UTTERANCES, generator)
 
     def _readings(self, voice: int, count: int, generator: np.random.Generator) -> Iterator[Utterance]:
@@ -144,10 +146,13 @@ class Reader:
         phonemes = [self._phonemes(u) for u in batch]
         speed = [np.clip(u.prosody.speed, MIN_SPEED, MAX_SPEED) / self._pitch(u) for u in batch]
         columns = [speed, *([getattr(u.prosody, n) for u in batch] for n in ("f0_scale", "f0_range", "energy"))]
+        languages = [self.sentences[u.sentence].get("language", "en") for u in batch]
+        asked = list(zip((u.voice for u in batch), map(len, phonemes), languages, strict=True))
         speech = self.teacher.synthesise(
             phonemes,
-            torch.stack([self.bank.style(u.voice, len(p)) for u, p in zip(batch, phonemes, strict=True)]),
+            torch.stack([self.bank.style(*voice) for voice in asked]),
             *torch.tensor(np.array(columns, np.float32)).to(self.device),
+            register=torch.stack([self.bank.style(voice, symbols) for voice, symbols, _ in asked]),
         )
         frames = speech.samples[:, : int(speech.frames.max()) * teacher.FRAME_SAMPLES]
         power = frames.unflatten(1, (-1, teacher.FRAME_SAMPLES)).square().mean(-1).cpu().numpy()

@@ -47,6 +47,8 @@ class GPTBatch:
         codes: ``[B, M]``, with ``code_lengths [B]``; without the stop code.
         spoken: ``[B, M]``, which of the text ids each code speaks, -1 where nobody knows.
         length_hints: ``[B]``, the number of codes where it is told, else 0.
+        style: ``[B]``, which emotion is told, beside what is heard in the prompt; 0 where none is.
+        intensity: float ``[B]``, how strongly, 0 where none is told.
     """
 
     prompt: Tensor
@@ -59,11 +61,16 @@ class GPTBatch:
     code_lengths: Tensor
     spoken: Tensor
     length_hints: Tensor
+    style: Tensor
+    intensity: Tensor
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which utterances a batch is made of, all ``[B]``. ``second`` continues the prompt where ``two`` is true."""
+    """Which utterances a batch is made of, all ``[B]``.
+
+    ``second`` continues the prompt where ``two`` is true. Where ``told`` is, the style of the target is told.
+    """
 
     target: np.ndarray
     first: np.ndarray
@@ -71,6 +78,7 @@ class Choice:
     two: np.ndarray
     emotion: np.ndarray
     own_emotion: np.ndarray
+    told: np.ndarray
 
     def resized(self, rows: int) -> Choice:
         """As many rows as wanted: the first ones, or some of them again."""
@@ -80,6 +88,9 @@ class Choice:
 class GPTBatches:
     """Draws prompts for targets and gathers batches.
 
+    Args:
+        told: Share of the targets with an emotion of which it is told.
+
     Attributes:
         usable: Utterances that can be targets: they fit the model, and their voice has said something else.
         left_out: Number of utterances that cannot.
@@ -88,12 +99,19 @@ class GPTBatches:
     """
 
     def __init__(
-        self, data: SpeechData, semantics: Semantics, tokens: Path, config: GPTConfig, device: torch.device, seed: int
+        self,
+        data: SpeechData,
+        semantics: Semantics,
+        tokens: Path,
+        config: GPTConfig,
+        device: torch.device,
+        seed: int,
+        told: float = 0.0,
     ) -> None:
         semantics.check(data)
         self.semantics, self.config, self.device = semantics, config, device
         self.random = np.random.default_rng(seed)
-        self.hinted = HINTED if config.length_hints else 0.0
+        self.hinted, self.told = HINTED if config.length_hints else 0.0, told
         count = len(semantics)
         self.voice, self.sentence, self.style = (
             getattr(data, name)[:count].cpu().numpy() for name in ("voice", "sentence", "style")
@@ -177,25 +195,26 @@ class GPTBatches:
         """Draw a prompt and an emotion prompt for each target; targets that find no prompt are dropped.
 
         Where the emotion is not heard in the speaker's own prompt, that prompt rather has another style than the
-        target, and the emotion comes from another voice: else nobody would need to listen to it.
+        target, and the emotion comes from another voice or is told: else nobody would need to listen to it.
         """
         random, count = self.random, self.voice_count[self.voice[targets]]
         place = (random.random((CANDIDATES, len(targets))) * count).astype(np.int64)
         candidates = self.by_voice[self.voice_start[self.voice[targets]] + place]
         valid = self.sentence[candidates] != self.sentence[targets]
         enough = self.length[candidates] >= MIN_PROMPT_FRAMES
-        wanted = random.random(len(targets)) < OWN_EMOTION
+        told = (self.style[targets] > 0) & (random.random(len(targets)) < self.told)
+        wanted = (random.random(len(targets)) < OWN_EMOTION) & ~told
         quality = 4 * valid + 2 * enough + (wanted == self._alike(candidates, targets))
         order = np.argsort(-quality, axis=0, kind="stable")[:2]
         candidates, valid = (np.take_along_axis(x, order, 0) for x in (candidates, valid))
 
         found = valid[0]
-        targets, wanted, (first, second) = targets[found], wanted[found], candidates[:, found]
+        targets, wanted, told, (first, second) = targets[found], wanted[found], told[found], candidates[:, found]
         two = valid[1, found] & self._alike(first, second) & (random.random(len(first)) < TWO_UTTERANCE_PROMPT)
-        own = wanted & self._alike(first, targets)
+        own = told | (wanted & self._alike(first, targets))
         itself = random.random(len(first)) < TARGET_EMOTION
         emotion = np.where(own, first, np.where(itself, targets, self._same_emotion(targets)))
-        return Choice(targets, first, second, two, emotion, own)
+        return Choice(targets, first, second, two, emotion, own, told)
 
     def gather(self, choice: Choice) -> GPTBatch:
         """Cut the prompts at random and put the batch together."""
@@ -222,6 +241,8 @@ class GPTBatches:
             emotion_begin=emotion_begin,
             emotion_frames=emotion_frames,
             own=choice.own_emotion,
+            style=self.style[choice.target] * choice.told,
+            permille=np.round(self.intensity[choice.target] * 1000) * choice.told,
             length_hints=self.length[choice.target] * (self.random.random(len(choice.target)) < self.hinted),
         )
         augmented = self.random.random(2) < AUGMENTED
@@ -245,6 +266,8 @@ class GPTBatches:
             code_lengths=at["code_lengths"],
             spoken=self.spoken[at["target"], :code_width].long(),
             length_hints=at["length_hints"],
+            style=at["style"],
+            intensity=at["permille"] / 1000,
         )
 
     def _excerpts(self, utterances: Tensor, augmented: bool, begin: Tensor, width: int) -> Tensor:

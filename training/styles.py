@@ -55,6 +55,8 @@ STYLES: dict[str, Prosody] = {
     "calm": Prosody(f0_scale=0.97, f0_range=0.72, energy=-0.12, speed=0.92, level_db=-1.5),
 }
 STYLE_NAMES = tuple(STYLES)
+TOLD_EMOTIONS = "told_emotions"
+"""The module of the language model that has a vector for each style; only its training knows it."""
 NEUTRAL_SHARE = 0.4
 
 

@@ -152,6 +152,7 @@ class Teacher(nn.Module):
         f0_scale: Tensor,
         f0_range: Tensor,
         energy: Tensor,
+        register: Tensor | None = None,
     ) -> Speech:
         """Reads a batch of phoneme strings.
 
@@ -162,6 +163,7 @@ class Teacher(nn.Module):
             f0_scale: ``[B]``, factor on F0.
             f0_range: ``[B]``, factor on the deviation of log F0 from its mean over the utterance.
             energy: ``[B]``, added to the log energy that the predictor gives.
+            register: ``[B, 256]``, styles of the voices whose mean F0 the speech takes, if not that of ``style``.
         """
         net, device = self.net, style.device
         ids = [torch.tensor([0, *self.symbol_ids(p), 0]) for p in phonemes]
@@ -183,6 +185,9 @@ class Teacher(nn.Module):
             spread = _alignment(durations, self._max_frames)
             shared = _lstm(net.predictor.shared, spread.transpose(1, 2) @ context, frames).transpose(1, 2)
             f0, log_energy = self._curve(shared, prosody, "F0"), self._curve(shared, prosody, "N")
+            if register is not None:
+                own = self._curve(shared, register[:, STYLE:], "F0")
+                f0_scale = f0_scale * (self._mean_log_f0(own) - self._mean_log_f0(f0)).exp().squeeze(1)
             f0 = self._shape_f0(f0, f0_scale, f0_range)
             samples = net.decoder(text @ spread, f0, log_energy + energy[:, None], timbre).squeeze(1)
             samples = samples * self._mask(samples.shape[1])[0].squeeze(1)
@@ -198,11 +203,18 @@ class Teacher(nn.Module):
         return getattr(self.net.predictor, f"{name}_proj")(shared).squeeze(1)
 
     def _shape_f0(self, f0: Tensor, scale: Tensor, span: Tensor) -> Tensor:
-        voiced = (f0 > UNVOICED_HZ) & (self._mask(f0.shape[1])[0].squeeze(1) > 0)
-        log_f0 = f0.clamp(min=UNVOICED_HZ).log()
-        mean = (log_f0 * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp(min=1)
+        mean, log_f0 = self._mean_log_f0(f0), f0.clamp(min=UNVOICED_HZ).log()
         shaped = torch.exp(mean + scale.log()[:, None] + (log_f0 - mean) * span[:, None])
-        return torch.where(voiced, shaped, f0)
+        return torch.where(self._voiced(f0), shaped, f0)
+
+    def _mean_log_f0(self, f0: Tensor) -> Tensor:
+        """Of the voiced frames of each utterance, ``[B, 1]``."""
+        voiced = self._voiced(f0)
+        total = (f0.clamp(min=UNVOICED_HZ).log() * voiced).sum(1, keepdim=True)
+        return total / voiced.sum(1, keepdim=True).clamp(min=1)
+
+    def _voiced(self, f0: Tensor) -> Tensor:
+        return (f0 > UNVOICED_HZ) & (self._mask(f0.shape[1])[0].squeeze(1) > 0)
 
 
 def _masked_adain(self: nn.Module, x: Tensor, style: Tensor) -> Tensor:

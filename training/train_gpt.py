@@ -5,7 +5,9 @@
 Reads the codes and embeddings that ``training/extract_semantics.py`` wrote into OUT and the text ids of all sentences
 (``--tokens``). The model sees exactly the sequence that it sees when it speaks; the two ways of numbering the codes
 (decoding skips a position, the second pass does not) take turns. Attention is shown where in the text the teacher
-was. Writes ``OUT/gpt.safetensors``: of the averaged weights, those that did best on voices and sentences never trained
+was. Some emotions are told instead of being heard: by a vector for each that is learnt with the rest, towards which the
+one heard in the speaker's prompt goes by the intensity, just as the sliders will do it. Writes ``OUT/gpt.safetensors``
+and ``OUT/gpt_emotions.safetensors``: of the averaged weights, those that did best on voices and sentences never trained
 on. ``--init FILE`` begins with earlier weights, all but those of the codes: another codec's codes mean something else.
 With ``--same-codec 1`` it takes those as well.
 """
@@ -36,6 +38,7 @@ from training.gpt_batches import GPTBatch, GPTBatches
 from training.graphs import Figures, step_unless_broken, trainable_step
 from training.loop import Loop, arguments, device_for, save_weights
 from training.semantics import Semantics
+from training.styles import STYLE_NAMES, TOLD_EMOTIONS
 
 PEAK_LR = 1.2e-3
 # The prompts' encoders go slowly and begin late: else they become constants within a few steps, which is the shortest
@@ -59,6 +62,7 @@ SAMPLED_UTTERANCES = 24
 WORTH_EVERY_EVALUATIONS = 4
 FIRST_CODES = 25  # of an utterance: later its codes so far tell the style, and the emotion prompt says nothing new
 CODE_TABLES = ("mel_embedding.", "mel_head.")
+TOLD = 0.35  # how often an emotion is told
 PLAIN_SAMPLING = SamplingParams(num_beams=1, repetition_penalty=1.0)
 
 
@@ -91,6 +95,22 @@ def add_dropout(model: UnifiedVoice, rate: float) -> None:
             module.register_forward_hook(drop)
 
 
+def add_told_emotions(model: UnifiedVoice) -> None:
+    """A vector ``[model_dim]`` for each style; that of the neutral one is never used."""
+    table = nn.Embedding(len(STYLE_NAMES), model.config.model_dim)
+    nn.init.normal_(table.weight, std=0.02)
+    model.add_module(TOLD_EMOTIONS, table)
+
+
+def emotion_of(model: UnifiedVoice, batch: GPTBatch) -> Tensor:
+    """Emotion vectors ``[B, D]``: heard, and where one is told, that much of the way to it."""
+    heard = model.emotion_vector(batch.emotion, batch.emotion_lengths)
+    if not hasattr(model, TOLD_EMOTIONS):
+        return heard
+    told = model.get_submodule(TOLD_EMOTIONS)(batch.style)
+    return model.merge_emotion(heard.float(), told, batch.intensity[:, None])
+
+
 def begin_with(model: UnifiedVoice, weights: Mapping[str, Tensor], same_codec: bool = False) -> list[str]:
     """Take over what has the same shape, the tables of the codes only of the ``same_codec``; the names of all taken."""
     own = model.state_dict()
@@ -114,6 +134,7 @@ def parameter_groups(model: nn.Module) -> list[dict]:
     groups: dict[tuple[float, bool], dict] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim >= 2 and "embedding" not in name and not name.endswith("latents")
+        decays = decays and not name.startswith(TOLD_EMOTIONS)
         lr, begin = PEAK_LR, 0.0
         if name.startswith(ENCODERS):
             lr = SUBSAMPLING_PEAK_LR if name.startswith(SUBSAMPLING) else ENCODERS_PEAK_LR
@@ -148,7 +169,7 @@ def logits_of(model: UnifiedVoice, batch: GPTBatch, codes: Tensor, decoding_posi
     with torch.autocast(codes.device.type, torch.bfloat16, enabled=codes.is_cuda, cache_enabled=False):
         return model.training_logits(
             model.condition(batch.prompt, batch.prompt_lengths),
-            model.emotion_vector(batch.emotion, batch.emotion_lengths),
+            emotion_of(model, batch),
             batch.text,
             batch.text_lengths,
             codes,
@@ -237,9 +258,9 @@ class HeldOut:
     def score(self, model: UnifiedVoice, worth: bool = True) -> dict[str, float]:
         """Cross-entropy and accuracy of the next code, for both numberings of the codes.
 
-        And, with ``worth``, what text, speaker's prompt and emotion's prompt are good for: how much the cross-entropy
-        rises when every row is given another row's, of all codes and of the first ones. A text that is not read has a
-        worth of nothing.
+        And, with ``worth``, what text, speaker's prompt, emotion's prompt and the told emotion are good for: how much
+        the cross-entropy rises when every row is given another row's, of all codes and of the first ones. A text that
+        is not read has a worth of nothing.
         """
         figures = {}
         for name, decoding_positions in (("decode", True), ("second_pass", False)):
@@ -247,7 +268,7 @@ class HeldOut:
             figures |= {f"{name}_ce": loss, f"{name}_top1": hits}
         if worth:
             begun = self._sums(model, self.batches, True, FIRST_CODES)[0]
-            for name in ("text", "prompt", "emotion"):
+            for name in ("text", "prompt", "emotion", "style"):
                 exchanged = [_exchanged(batch, name) for batch in self.batches]
                 figures[f"{name}_worth"] = self._sums(model, exchanged, True)[0] - figures["decode_ce"]
                 figures[f"{name}_worth_first"] = self._sums(model, exchanged, True, FIRST_CODES)[0] - begun
@@ -280,7 +301,7 @@ class HeldOut:
         with torch.autocast(middle.codes.device.type, enabled=False):
             prefix = model.prefix(
                 model.condition(middle.prompt[rows], middle.prompt_lengths[rows]),
-                model.emotion_vector(middle.emotion[rows], middle.emotion_lengths[rows]),
+                emotion_of(model, middle)[rows],
                 middle.text[rows],
                 middle.text_lengths[rows],
                 middle.length_hints[rows],
@@ -297,9 +318,9 @@ class HeldOut:
 
 
 def _exchanged(batch: GPTBatch, name: str) -> GPTBatch:
-    """The batch with the text, prompt or emotion of each row given to the next."""
-    values = {name: getattr(batch, name).roll(1, 0), f"{name}_lengths": getattr(batch, f"{name}_lengths").roll(1, 0)}
-    return replace(batch, **values)
+    """The batch with the text, prompt, emotion or style of each row given to the next."""
+    names = [field.name for field in fields(batch) if field.name in (name, f"{name}_lengths")]
+    return replace(batch, **{name: getattr(batch, name).roll(1, 0) for name in names})
 
 
 def endless(batches: GPTBatches, batch_tokens: int) -> Iterator[GPTBatch]:
@@ -319,7 +340,7 @@ def open_split(split: str, options, config: ModelConfig, device: torch.device, s
             f"{semantics.codebook_size} codes do not fit below the start code {config.gpt.start_mel_token}"
         )
     tokens = Path(options.tokens) if options.tokens else options.data / "tokens.npz"
-    return GPTBatches(data, semantics, tokens, config.gpt, device, seed)
+    return GPTBatches(data, semantics, tokens, config.gpt, device, seed, TOLD)
 
 
 def main() -> None:
@@ -331,6 +352,7 @@ def main() -> None:
     config = load_model_config(options.config)
     model = UnifiedVoice(config.gpt)
     initialise(model)
+    add_told_emotions(model)
     taken = begin_with(model, load_file(options.init), bool(options.same_codec)) if options.init else []
     model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
@@ -370,7 +392,10 @@ def main() -> None:
             evaluations += 1
     evaluate(loop, heldout, averaged, best, worth=True)
     loop.save()
+    table = best.model.get_submodule(TOLD_EMOTIONS)
+    delattr(best.model, TOLD_EMOTIONS)
     save_weights(options.out / "gpt.safetensors", best.model.state_dict())
+    save_weights(options.out / "gpt_emotions.safetensors", table.state_dict())
     loop.log.info("exported the weights with held-out cross-entropy %.4f", float(best.cross_entropy))
     for name, params in (("plain", PLAIN_SAMPLING), ("configured", config.sampling)) if options.speak else ():
         count = 2 if options.smoke else SAMPLED_UTTERANCES

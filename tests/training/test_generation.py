@@ -15,7 +15,16 @@ from training.make_prompts import prompt_texts
 from training.styles import NEUTRAL_SHARE, STYLES, draw_prosody, draw_style
 from training.templates import english_templates, mandarin_templates, mixed_templates, ordinal, word_lists
 from training.texts import NearDuplicates, Sentence, join, split
-from training.voices import HELDOUT_STOCK, ROW_STEP, VoiceBank, pack_voices
+from training.voices import (
+    HELDOUT_STOCK,
+    NUM_SAMPLED,
+    NUM_SAMPLED_HELDOUT,
+    ROW_STEP,
+    TIMBRE,
+    WIDE_SIGMA,
+    VoiceBank,
+    pack_voices,
+)
 
 SENTENCES = [
     {"text": f"s{i}", "language": ("en", "zh")[i % 10 == 0], "heldout": i % 4 == 0, "phonemes": "ab",
@@ -39,7 +48,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_plan_keeps_the_split_and_the_languages() -> None:
     plan = Plan(SENTENCES, VOICES, seed=3, shard_size=50)
-    utterances = list(chain.from_iterable(plan.shard(i) for i in range(6)))
+    utterances = list(chain.from_iterable(plan.shard(i) for i in range(12)))
     for u in utterances:
         assert SENTENCES[u.sentence]["heldout"] == VOICES[u.voice]["heldout"]
         assert SENTENCES[u.sentence]["language"] in VOICES[u.voice]["languages"]
@@ -99,18 +108,35 @@ def test_sampled_voices_spread_like_the_training_stock(voices: Path) -> None:
     assert "pf_dora" not in names
     assert {v.name for v in bank.voices if v.heldout and v.stock} == set(HELDOUT_STOCK)
     train = torch.stack([bank.style(i, 100) for i, v in enumerate(bank.voices) if v.stock and not v.heldout])
-    sampled = torch.stack([bank.style(i, 100) for i, v in enumerate(bank.voices) if not v.stock])
+    own = [i for i, v in enumerate(bank.voices) if not v.stock and not v.mandarin_timbre]
+    sampled = torch.stack([bank.style(i, 100) for i in own])
+    sampled[NUM_SAMPLED_HELDOUT:] = train.mean(0) + (sampled[NUM_SAMPLED_HELDOUT:] - train.mean(0)) / WIDE_SIGMA
     torch.testing.assert_close(sampled.std(0).mean(), train.std(0).mean(), rtol=0.05, atol=0)
     torch.testing.assert_close(sampled.mean(0), train.mean(0), rtol=0, atol=0.15)
     rows = bank.table()
     places = torch.tensor([row["place"] for row in rows])
-    numbers = [i for i in (0, 1, 2, 500, 600, 700) if rows[i]["name"] not in HELDOUT_STOCK]
+    numbers = [i for i in (0, 1, 2, *own[5:500:100]) if rows[i]["name"] not in HELDOUT_STOCK]
     assert len({rows[i]["stock"] for i in numbers}) == 2 and len(numbers) > 3
     styles = torch.stack([torch.cat([bank.style(i, n + 1) for n in range(0, 510, ROW_STEP)]) for i in numbers])
     ratio = torch.pdist(styles) / torch.pdist(places[numbers])
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-2, atol=0)
     again = VoiceBank(voices / "voices.npz", seed=1)
     assert torch.equal(again.style(500, 30), bank.style(500, 30))
+
+
+def test_drawn_voices_read_mandarin_like_the_stock_voices_that_can(voices: Path) -> None:
+    bank = VoiceBank(voices / "voices.npz", seed=1)
+    can = bank.style(next(i for i, v in enumerate(bank.voices) if v.name == "zf_three"), 40, "zh")
+    learns = next(i for i, v in enumerate(bank.voices) if v.mandarin_timbre)
+    heldout = next(i for i, v in enumerate(bank.voices) if v.heldout and not v.stock)
+    assert bank.voices[learns].languages == bank.voices[heldout].languages == ("en", "zh")
+    assert not bank.voices[heldout].mandarin_timbre
+    for voice in (learns, heldout):
+        own, mandarin = bank.style(voice, 40), bank.style(voice, 40, "zh")
+        assert torch.equal(mandarin[:TIMBRE], own[:TIMBRE])  # one speaker in both languages
+        torch.testing.assert_close(mandarin[TIMBRE:], can[TIMBRE:])
+        assert not torch.equal(own[TIMBRE:], can[TIMBRE:])
+    assert sum("zh" in v.languages for v in bank.voices if not v.stock and not v.heldout) == NUM_SAMPLED / 2
 
 
 def test_stock_style_is_the_row_of_the_pack(voices: Path) -> None:

@@ -24,6 +24,7 @@ from training.dataset import SAMPLE_RATE_HZ, SpeechData
 from training.gpt_batches import GPTBatches
 from training.loop import Loop
 from training.semantics import Semantics, SemanticsWriter
+from training.styles import TOLD_EMOTIONS
 
 VOICES, SENTENCES, PER_VOICE, DIM, CODES = 12, 30, 5, 12, 40
 CONFIG_YAML = f"""
@@ -169,6 +170,34 @@ def test_the_length_is_told_now_and_then_to_a_model_that_listens(root: Path, bat
     told = batch.length_hints > 0
     assert torch.equal(batch.length_hints[told], batch.code_lengths[told])
     assert 0.1 < told.float().mean() < 0.7
+
+
+def test_an_emotion_is_told_now_and_then_beside_the_speakers_prompt(batches: GPTBatches) -> None:
+    assert not batches.gather(batches.choose(batches.usable)).style.any()
+    batches.told = 0.5
+    choice = batches.choose(batches.usable)
+    batch = batches.gather(choice)
+    told = batch.style > 0
+    emotional = torch.from_numpy(batches.style[choice.target] > 0)
+    assert 0.3 < told.float().sum() / emotional.float().sum() < 0.7 and not told[~emotional].any()
+    assert torch.equal(batch.emotion[told], batch.prompt[told])
+    assert batch.style[told].tolist() == batches.style[choice.target][told].tolist()
+    expected = torch.from_numpy(batches.intensity[choice.target]).float() * told
+    torch.testing.assert_close(batch.intensity, expected, rtol=0, atol=6e-4)
+
+
+def test_a_told_emotion_is_mixed_with_the_one_heard_as_a_slider_does_it(batches: GPTBatches) -> None:
+    torch.manual_seed(0)
+    model = UnifiedVoice(batches.config).eval()
+    batches.told = 1.0
+    batch = batches.gather(batches.choose(batches.usable[:6]))
+    heard = model.emotion_vector(batch.emotion, batch.emotion_lengths)
+    assert torch.equal(train_gpt.emotion_of(model, batch), heard)  # a model that is not told
+    train_gpt.add_told_emotions(model)
+    table = model.get_submodule(TOLD_EMOTIONS).get_parameter("weight")
+    mixed = train_gpt.emotion_of(model, batch)
+    for row, (style, weight) in enumerate(zip(batch.style.tolist(), batch.intensity.tolist(), strict=True)):
+        torch.testing.assert_close(mixed[row], (1 - weight) * heard[row] + weight * table[style])
 
 
 @pytest.mark.parametrize("same_codec", [False, True])
@@ -357,6 +386,8 @@ def test_from_data_to_weights_and_on(root: Path, monkeypatch: pytest.MonkeyPatch
     weights = load_file(root / "gpt.safetensors")
     UnifiedVoice(load_model_config(root / "config.yaml").gpt).load_state_dict(weights, strict=True)
     assert all(torch.isfinite(value).all() for value in weights.values())
+    told = load_file(root / "gpt_emotions.safetensors")["weight"]
+    assert told.shape == (9, 16) and told[1:].norm(dim=1).min() > 0
     log = (root / "gpt.log").read_text()
     assert "held out" in log and "never_stop" in log
     before = torch.load(root / "gpt.pt", weights_only=True)

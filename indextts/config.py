@@ -143,7 +143,11 @@ class WaveNetConfig:
 
 @dataclass(frozen=True)
 class S2MelConfig:
-    """Speech codes to mel (spec 9). ``steps`` and ``cfg_rate`` are the solver's; it sees ``prompt_s`` of a prompt."""
+    """Speech codes to mel (spec 9).
+
+    ``steps``, ``cfg_rate`` and ``temperature``, a factor on its noise, are the solver's; it sees ``prompt_s`` of a
+    prompt.
+    """
 
     preprocess_params: PreprocessConfig = field(default_factory=PreprocessConfig)
     style_encoder: StyleEncoderConfig = field(default_factory=StyleEncoderConfig)
@@ -154,6 +158,7 @@ class S2MelConfig:
     frames_per_code: float = 1.72
     steps: int = 25
     cfg_rate: float = 0.7
+    temperature: float = 1.0
     prompt_s: float = 15.0
 
 

@@ -80,7 +80,7 @@ class S2MelStage:
         mu = join_rows(voice.prompt_condition.expand(rows, -1, -1), prompt_lens, content, frames)
         start = torch.zeros(rows, config.DiT.in_channels, mu.shape[1], device=device)
         for row, own in zip(start, noise, strict=True):
-            row[:, prompt_frames : prompt_frames + own.shape[1]] = own
+            row[:, prompt_frames : prompt_frames + own.shape[1]] = own * config.temperature
         prompt, style = voice.prompt_mel.expand(rows, -1, -1), voice.style.expand(rows, -1)
         ragged = {} if rows == 1 else {"x_lens": totals, "prompt_lens": prompt_lens}
         mel = net.solve(

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.teacher import STYLE
+
 ROW_STEP = 5
 """Neighbouring rows of a style pack hardly differ: every fifth is kept."""
 
@@ -25,8 +27,8 @@ NUM_SAMPLED, NUM_SAMPLED_HELDOUT = 3000, 50
 SIGMA, WIDE_SIGMA = 1.0, 1.25
 """Spread of the drawn voices, in standard deviations of the stock; the wide one is of those that read English alone."""
 PITCHED_SHARE = 0.4
-TIMBRE = 128
-"""The first half of a style is the timbre, the second the prosody: lengths, F0 and energy."""
+TIMBRE = STYLE
+"""The first half of a style vector is the timbre, the second the prosody: lengths, F0 and energy."""
 MANDARIN_TIMBRE = 0.4
 """How far the timbre of a drawn voice that reads Mandarin goes to the mean of the Mandarin stock voices."""
 PITCHES = tuple(p / 160 for p in (141, 145, 149, 153, 156, 164, 168, 172, 175, 179))
@@ -106,7 +108,7 @@ class VoiceBank:
         """Style vector ``[256]`` of a voice for a text of so many symbols.
 
         A drawn voice reads Mandarin with the prosody of the Mandarin stock voices: with its own, which is that of
-        English, the recogniser misunderstands three times as much.
+        English, it is understood less (``training/README.md`` has the figures).
         """
         row = min((symbols - 1) // ROW_STEP, len(self.mean) - 1)
         one = self.voices[voice]
@@ -119,7 +121,8 @@ class VoiceBank:
     def table(self) -> list[dict]:
         """Rows for ``voices.json``.
 
-        ``place`` is where a voice lies along the principal components, in units of the widest of them.
+        ``place`` is where a voice lies along the principal components, in units of the widest of them;
+        that of a drawn voice is told without its Mandarin timbre.
         """
         first_sampled = len(self.stock)
         return [

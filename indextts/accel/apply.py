@@ -180,6 +180,10 @@ def _backend(
 
         return TensorParallelBackend(models.gpt, tp_size, ds_config)
     if ds_config is None and not graphed:
+        if models.device.type == "cpu":
+            from indextts.accel import half_weights
+
+            kind = half_weights.step_kind(models.gpt) or kind
         return EagerBackend(models.gpt, kind)
     if ds_config is None:
         from indextts.decoding.graphs import GraphBackend

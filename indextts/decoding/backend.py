@@ -98,7 +98,7 @@ def choose_codes(search: Search, logits: Tensor) -> None:
 class StepKind:
     """How a step is computed: the model, and what the search does before and behind it, each in this or another way."""
 
-    step_type: type[DecodeStep]
+    step_type: Callable[[UnifiedVoice, KVCache], DecodeStep]
     show: Callable[[Tensor, Tensor | None, Tensor], None]
     choose: Callable[[Search, Tensor], None]
 

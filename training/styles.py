@@ -1,8 +1,9 @@
 """Prosodic styles that stand for the eight emotions.
 
 The teacher has no emotions. What can be steered is the mean and range of F0, the energy and the speed; each emotion
-is given the directions that the literature on emotional speech reports for it, exaggerated so that they can be heard,
-as factors against neutral at full intensity; in all of them the others differ from calm. Lower intensities interpolate
+is given the directions that the literature on emotional speech reports for it (Murray and Arnott, JASA 93, 1993: anger,
+happiness, sadness, fear, disgust), exaggerated so that they can be heard, as factors against neutral at full
+intensity; in all of them the others differ from calm. Lower intensities interpolate
 (geometrically for factors). Style ids are 0 for neutral and 1 to 8 for the emotions in the order of the emotion vector
 of IndexTTS2.
 """
@@ -45,13 +46,13 @@ class Prosody:
 
 STYLES: dict[str, Prosody] = {
     "neutral": Prosody(),
-    "happy": Prosody(f0_scale=1.22, f0_range=1.60, energy=0.20, speed=1.14, level_db=2.0),
+    "happy": Prosody(f0_scale=1.19, f0_range=1.45, energy=0.20, speed=1.10, level_db=2.0),
     "angry": Prosody(f0_scale=1.12, f0_range=1.45, energy=0.45, speed=1.20, level_db=4.0),
     "sad": Prosody(f0_scale=0.85, f0_range=0.50, energy=-0.40, speed=0.80, level_db=-4.0),
-    "afraid": Prosody(f0_scale=1.30, f0_range=1.20, energy=-0.05, speed=1.26, level_db=0.5),
-    "disgusted": Prosody(f0_scale=0.86, f0_range=1.30, energy=0.15, speed=0.80, level_db=1.5),
+    "afraid": Prosody(f0_scale=1.25, f0_range=1.15, energy=-0.05, speed=1.18, level_db=0.5),
+    "disgusted": Prosody(f0_scale=0.78, f0_range=1.30, energy=-0.10, speed=0.78, level_db=-4.0),
     "melancholic": Prosody(f0_scale=0.91, f0_range=0.40, energy=-0.25, speed=0.74, level_db=-3.0),
-    "surprised": Prosody(f0_scale=1.34, f0_range=2.00, energy=0.20, speed=1.06, level_db=2.5),
+    "surprised": Prosody(f0_scale=1.26, f0_range=1.70, energy=0.20, speed=1.04, level_db=2.5),
     "calm": Prosody(f0_scale=0.97, f0_range=0.72, energy=-0.12, speed=0.92, level_db=-1.5),
 }
 STYLE_NAMES = tuple(STYLES)

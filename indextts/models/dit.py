@@ -25,6 +25,9 @@ MAX_FRAMES = 16384
 """Longest prompt and target together: the released model's table of rotary angles ends there (190 s)."""
 TIME_FREQUENCIES = 128
 FEED_FORWARD_MULTIPLE = 256
+STREAM_SCALE = 1 / 32
+"""Of what makes up the stream of the transformer while it is in half precision: a few channels of a trained flow are
+beyond 5e4, and float16 ends at 6.5e4. As a power of two it changes no digit."""
 
 
 class TimestepEmbedder(nn.Module):
@@ -148,7 +151,10 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Gated feed-forward; the inner width is 8/3 of the outer, rounded up to a multiple of 256."""
+    """Gated feed-forward; the inner width is 8/3 of the outer, rounded up to a multiple of 256.
+
+    What it adds to the stream is float32, as the stream is.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -159,7 +165,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.w1.weight.dtype)
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return self.w2(F.silu(self.w1(x)) * (STREAM_SCALE * self.w3(x))).float() / STREAM_SCALE
 
 
 class Block(nn.Module):
@@ -173,6 +179,13 @@ class Block(nn.Module):
         self.ffn_norm = AdaptiveNorm(width)
         self.skip_in_linear = nn.Linear(2 * width, width) if takes_skip else None
 
+    def take_in(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The streams ``[B, F, C]`` of the layer before and of an early one, joined."""
+        joint = self.skip_in_linear
+        assert joint is not None
+        both = (STREAM_SCALE * torch.cat([x, skip], dim=-1)).to(joint.weight.dtype)
+        return F.linear(both, joint.weight, STREAM_SCALE * joint.bias).float() / STREAM_SCALE
+
     def forward(
         self, x: Tensor, skip: Tensor | None, modulations: Sequence[Tensor], keys: Keys | None, rotary: Tensor,
         wanted: Tensor,
@@ -182,8 +195,8 @@ class Block(nn.Module):
         ``modulations`` are of both norms. ``wanted`` is ``rotary`` for its last W frames. It tells W by a shape: with a
         number, the compiler's cache (torch 2.11) takes what was compiled for all frames for what is for some.
         """
-        if self.skip_in_linear is not None and skip is not None:
-            x = self.skip_in_linear(torch.cat([x, skip], dim=-1).to(self.skip_in_linear.weight.dtype))
+        if skip is not None:
+            x = self.take_in(x, skip)
         x = last(x, wanted) + self.attention(self.attention_norm(x, modulations[0]), keys, rotary, wanted)
         return x + self.feed_forward(self.ffn_norm(x, modulations[1]))
 

@@ -57,6 +57,31 @@ def test_fused_layers_of_a_small_flow(
 
 
 @pytest.mark.gpu
+def test_fused_layers_go_beyond_the_range_of_float16() -> None:
+    model = s2mel(WIDE)
+    with torch.no_grad():
+        for layer in model.estimator.transformer.layers:
+            forward = layer.feed_forward
+            for weight, factor in ((forward.w1.weight, 30), (forward.w3.weight, 300), (forward.w2.weight, 30)):
+                weight.mul_(factor)
+    peaks: list[float] = []
+    hooks = [
+        layer.feed_forward.register_forward_hook(lambda _, x, y: peaks.append(y.abs().max().item()))
+        for layer in model.estimator.transformer.layers
+    ]
+    expected = of("one row", "cuda")(solve, model)
+    assert max(peaks) > torch.finfo(torch.float16).max
+    for hook in hooks:
+        hook.remove()
+    apply_precision("s2mel", model, torch.float16)
+    plain = of("one row", "cuda")(solve, model)
+    apply_fused_flow(model.estimator)
+    fused = of("one row", "cuda")(solve, model)
+    errors = [((mel - expected).norm() / expected.norm()).item() for mel in (fused, plain)]
+    assert 0 < errors[0] < 0.02 and errors[0] < 1.5 * errors[1], errors
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("rows", [1, 3])
 def test_fused_layers_at_full_size(rows: int) -> None:
     model = s2mel(FULL)

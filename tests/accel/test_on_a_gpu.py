@@ -19,6 +19,7 @@ from indextts.accel.flow_graphs import FlowGraphs, apply_flow_graphs
 from indextts.accel.fused_snake import apply_fused_snake
 from indextts.accel.precision import apply_precision
 from indextts.bench.measure import text_of
+from indextts.checkpoints import BUNDLED_DIR
 from indextts.config import EngineConfig, S2MelConfig, SamplingParams, VocoderConfig
 from indextts.cuda_graphs import CudaCapture
 from indextts.engine import Engine
@@ -27,6 +28,7 @@ from indextts.models.flow_matching import Solver, solve
 from indextts.models.s2mel import S2Mel
 from indextts.models.weight_norm import fold_weight_norm
 from indextts.random_weights import random_engine
+from indextts.resources import EVAL_SENTENCES
 from indextts.types import SynthesisRequest, VoicePrompt
 from tests.accel.test_flow_graphs import CASES, of
 from tests.models.test_s2mel import CONFIG
@@ -170,6 +172,20 @@ def test_everything_together_speaks(config: EngineConfig, request_: SynthesisReq
     assert {p.dtype for p in engine.models.gpt.parameters()} == {engine.models.gpt.dtype} != {torch.float32}
     first, second = (engine.synthesize(request_).samples.astype(int) for _ in range(2))
     assert np.abs(first - second).max() <= 64 and np.abs(first).max() > 64
+
+
+@pytest.mark.filterwarnings("default", "ignore:unclosed event loop:ResourceWarning")  # importing DeepSpeed warns
+@pytest.mark.parametrize("option", ["fp16", "bf16"])
+@pytest.mark.parametrize("kernels", [False, True])
+def test_the_bundled_voice_speaks_at_the_first_attempt(option: str, kernels: bool) -> None:
+    options = {option: True, "deepspeed": kernels, "cuda_kernel": kernels}
+    engine = Engine.load(EngineConfig(BUNDLED_DIR, device="cuda", qwen_emotion=False, strict=True, **options))
+    voices = sorted((BUNDLED_DIR.parents[1] / "examples").glob("voice_*"))
+    for number, text in enumerate(EVAL_SENTENCES.read_text(encoding="utf-8").splitlines()[:16]):
+        voice = VoicePrompt.from_path(voices[number % len(voices)])
+        result = engine.synthesize(SynthesisRequest(text, voice, seed=number, repair=False))
+        assert result.warnings == (), text
+        assert result.duration_s > 0.5 and result.samples.astype(float).std() > 300, text
 
 
 def test_memory_in_half_precision_at_full_size(recordings: tuple[Path, Path]) -> None:

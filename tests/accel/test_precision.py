@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from indextts.accel import conversion
 from indextts.accel.apply import _precision
 from indextts.accel.precision import KEPT, apply_precision
-from indextts.checkpoints import locate
+from indextts.checkpoints import BUNDLED_DIR, locate
 from indextts.config import EngineConfig, SamplingParams
 from indextts.engine import Engine
 from indextts.loading import Models, load_models
@@ -25,6 +25,7 @@ from indextts.stages.s2mel import S2MelStage
 from indextts.types import Conditioning, SpeechCodes, SynthesisRequest, VoicePrompt
 
 HALVES = [torch.float16, torch.bfloat16]
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.Embedding)
 LEAST_DB = {torch.float16: 45.0, torch.bfloat16: 28.0}
 """How far above its error the result of a network is: rounding alone gives some 60 and 42 dB."""
 
@@ -183,3 +184,23 @@ def test_the_report_says_what_is_halved_and_it_is() -> None:
     for name, layer in weights.items():
         dtype = torch.float16 if name in halved else torch.float32
         assert layer.weight.dtype == dtype and (name in halved) != (name in exact), name
+
+
+def test_the_bundled_voice_stays_far_from_the_end_of_float16() -> None:
+    """What the layers that may be in half precision take in and give out, when it speaks in float32."""
+    engine = Engine.load(EngineConfig(model_dir=BUNDLED_DIR, device="cpu", qwen_emotion=False))
+    peaks: dict[str, float] = {}
+
+    def watch(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        peaks[name] = max([peaks.get(name, 0.0), *(float(x.abs().max()) for x in (*inputs, output))])
+
+    for name, kept in KEPT.items():
+        for path, layer in getattr(engine.models, name).named_modules():
+            key = f"{path}.weight"
+            if isinstance(layer, LAYERS) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in kept):
+                layer.register_forward_hook(lambda _, x, y, name=f"{name}.{path}": watch(name, x, y))
+    voice = VoicePrompt.from_path(BUNDLED_DIR.parents[1] / "examples" / "voice_01.wav")
+    engine.synthesize(SynthesisRequest("Have you ever seen snow fall on the beach?", voice, seed=1, repair=False))
+    assert {name.split(".")[0] for name in peaks} == KEPT.keys() - {"style_encoder"}
+    near = {name: peak for name, peak in peaks.items() if peak > torch.finfo(torch.float16).max / 4}
+    assert not near

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from indextts.config import DiTConfig, LengthRegulatorConfig, S2MelConfig, StyleEncoderConfig, WaveNetConfig
 from indextts.errors import ConfigError, SynthesisError
-from indextts.models.dit import MAX_FRAMES, rotary_angles, rotate
+from indextts.models.dit import MAX_FRAMES, FeedForward, rotary_angles, rotate
 from indextts.models.flow_matching import guided_conditions, guided_velocity, join_rows, solve
 from indextts.models.length_regulator import nearest_indices
 from indextts.models.s2mel import S2Mel
@@ -110,6 +110,19 @@ def test_velocity_from_a_later_frame_is_the_end_of_the_whole_velocity(
     assert end.shape == (2, 8, 23 - start)
     for row, length in enumerate([23, 23] if lens is None else lens.tolist()):
         assert_close(end[row, :, : length - start], whole[row, :, start:length])
+
+
+@torch.inference_mode()
+def test_a_feed_forward_in_half_precision_goes_beyond_its_range() -> None:
+    torch.manual_seed(0)
+    layer, x = FeedForward(64), torch.randn(1, 5, 64)
+    for weight, factor in ((layer.w1.weight, 30), (layer.w3.weight, 300), (layer.w2.weight, 100)):
+        weight.mul_(factor)
+    inner = F.silu(layer.w1(x)) * layer.w3(x)
+    expected = layer.w2(inner)
+    assert torch.equal(layer(x), expected) and expected.abs().max() > torch.finfo(torch.float16).max
+    got = layer.half()(x)
+    assert got.dtype == torch.float32 and (got - expected).norm() < 2e-3 * expected.norm()
 
 
 def test_gradients_reach_every_weight_under_autocast() -> None:

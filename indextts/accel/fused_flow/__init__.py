@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from indextts.accel.nvrtc import Kernels
 from indextts.errors import UnsupportedOption
-from indextts.models.dit import AdaptiveNorm, Block, DiT, Keys, attend, last
+from indextts.models.dit import STREAM_SCALE, AdaptiveNorm, Block, DiT, Keys, attend, last
 
 SOURCE = Path(__file__).with_name("fused_flow.cu")
 STORED = {torch.float16: 16, torch.bfloat16: 17}
@@ -64,7 +64,7 @@ def apply_fused_flow(estimator: DiT) -> None:
 
 
 class FusedBlock(Block):
-    """A `Block` with the same parameters. Its residual stream is float32."""
+    """A `Block` with the same parameters."""
 
     def __init__(self, block: Block, kernels: Kernels) -> None:
         nn.Module.__init__(self)
@@ -78,15 +78,15 @@ class FusedBlock(Block):
         wanted: Tensor,
     ) -> Tensor:  # fmt: skip
         """See `Block.forward`."""
-        if self.skip_in_linear is not None and skip is not None:
-            x = self.skip_in_linear(torch.cat([x, skip], dim=-1).to(self.skip_in_linear.weight.dtype))
+        if skip is not None:
+            x = self.take_in(x, skip)
         attended = self._attend(self._norm(self.attention_norm, x, modulations[0]), keys, rotary, wanted)
         x, normed = self._add_norm(self.ffn_norm, last(x, wanted), attended, modulations[1])
         forward = self.feed_forward
         inner, gated = forward.w1(normed), forward.w3(normed)
         eighths = inner.numel() // 8
         self.kernels.launch("gate_by_silu", -(-eighths // THREADS), THREADS, inner, gated, eighths)
-        return x + forward.w2(inner)
+        return torch.add(x, forward.w2(inner), alpha=1 / STREAM_SCALE)  # in float32, as x is
 
     def _attend(self, x: Tensor, keys: Keys | None, rotary: Tensor, wanted: Tensor) -> Tensor:
         attention = self.attention
@@ -100,15 +100,13 @@ class FusedBlock(Block):
 
     def _norm(self, norm: AdaptiveNorm, x: Tensor, modulation: Tensor) -> Tensor:
         normed = torch.empty(x.shape, dtype=self.attention.wqkv.weight.dtype, device=x.device)
-        name = "norm_full" if x.dtype == torch.float32 else "norm_half"
-        self._launch(name, x, [x], norm, modulation, [normed])
+        self._launch("adaptive_norm", x, [x], norm, modulation, [normed])
         return normed
 
     def _add_norm(self, norm: AdaptiveNorm, x: Tensor, delta: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         normed = torch.empty_like(grown, dtype=delta.dtype)
-        name = "add_norm_full" if x.dtype == torch.float32 else "add_norm_half"
-        self._launch(name, x, [x, delta.contiguous()], norm, modulation, [grown, normed])
+        self._launch("add_adaptive_norm", x, [x, delta.contiguous()], norm, modulation, [grown, normed])
         return grown, normed
 
     def _launch(
@@ -116,7 +114,7 @@ class FusedBlock(Block):
     ) -> None:
         """Launch a norm over ``x [B, F, C]``, of which rows may be longer than what is wanted of them."""
         rows, frames, width = x.shape
-        assert x.stride(1) == width and x.stride(2) == 1 and modulation.stride(-1) == 1
+        assert x.dtype == torch.float32 and x.stride(1) == width and x.stride(2) == 1 and modulation.stride(-1) == 1
         of_row = modulation.stride(0) if len(modulation) > 1 else 0
         self.kernels.launch(
             name, -(-rows * frames // (THREADS // 32)), THREADS, *inputs, norm.norm.weight, modulation, *outputs,
@@ -126,7 +124,12 @@ class FusedBlock(Block):
 
 def definitions(dtype: torch.dtype, width: int, heads: int) -> dict[str, str]:
     """What the source wants to be told from outside."""
-    return {"WIDTH": str(width), "HEADS": str(heads), "STORED": str(STORED[dtype])}
+    return {
+        "WIDTH": str(width),
+        "HEADS": str(heads),
+        "STORED": str(STORED[dtype]),
+        "STREAM_SCALE": f"{STREAM_SCALE}f",
+    }
 
 
 @cache

@@ -1,7 +1,7 @@
 // What passes over the frames of the flow between its products, each in one kernel (see indextts/models/dit.py and
 // wavenet.py). Arithmetic is float32; what goes into a product, and comes out of it, is half precision.
 //
-// Given from outside: WIDTH, HEADS, STORED (16: float16, 17: bfloat16).
+// Given from outside: WIDTH, HEADS, STORED (16: float16, 17: bfloat16), STREAM_SCALE.
 
 #define HEAD_SIZE (WIDTH / HEADS)
 #define NORM_EPSILON 1e-5f
@@ -45,16 +45,16 @@ extern "C" __global__ void rotate(stored_t* qkv, const float* rotary, int frames
 
 // The adaptive norm of a frame, by a warp: gain * x / rms(x) * weight + offset, where x may grow by delta before. Rows of
 // x are x_stride apart, so that its first frames can be left out; what comes out is [rows, frames, WIDTH].
-template <typename X, bool ADDS>
-__device__ void norm(
-    const X* x, const stored_t* delta, const float* weight, const float* modulation, float* grown, stored_t* normed,
+template <bool ADDS>
+__device__ void norm_frame(
+    const float* x, const stored_t* delta, const float* weight, const float* modulation, float* grown, stored_t* normed,
     int frames, int x_stride, int modulation_stride, int total
 ) {
     constexpr int EACH = WIDTH / 256;
     const int place = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (place >= total) return;
     const int row = place / frames, frame = place % frames;
-    const X* from = x + (long)row * x_stride + (long)frame * WIDTH;
+    const float* from = x + (long)row * x_stride + (long)frame * WIDTH;
     const float* gain = modulation + (long)row * modulation_stride;
     float values[EACH][8], squares = 0.0f;
 #pragma unroll
@@ -86,32 +86,20 @@ __device__ void norm(
         *(Eight*)(normed + (long)place * WIDTH + column) = narrow(values[i]);
     }
 }
-extern "C" __global__ void norm_full(
+extern "C" __global__ void adaptive_norm(
     const float* x, const float* weight, const float* modulation, stored_t* normed, int frames, int x_stride,
     int modulation_stride, int total
 ) {
-    norm<float, false>(x, nullptr, weight, modulation, nullptr, normed, frames, x_stride, modulation_stride, total);
+    norm_frame<false>(x, nullptr, weight, modulation, nullptr, normed, frames, x_stride, modulation_stride, total);
 }
-extern "C" __global__ void norm_half(
-    const stored_t* x, const float* weight, const float* modulation, stored_t* normed, int frames, int x_stride,
-    int modulation_stride, int total
-) {
-    norm<stored_t, false>(x, nullptr, weight, modulation, nullptr, normed, frames, x_stride, modulation_stride, total);
-}
-extern "C" __global__ void add_norm_full(
+extern "C" __global__ void add_adaptive_norm(
     const float* x, const stored_t* delta, const float* weight, const float* modulation, float* grown, stored_t* normed,
     int frames, int x_stride, int modulation_stride, int total
 ) {
-    norm<float, true>(x, delta, weight, modulation, grown, normed, frames, x_stride, modulation_stride, total);
-}
-extern "C" __global__ void add_norm_half(
-    const stored_t* x, const stored_t* delta, const float* weight, const float* modulation, float* grown, stored_t* normed,
-    int frames, int x_stride, int modulation_stride, int total
-) {
-    norm<stored_t, true>(x, delta, weight, modulation, grown, normed, frames, x_stride, modulation_stride, total);
+    norm_frame<true>(x, delta, weight, modulation, grown, normed, frames, x_stride, modulation_stride, total);
 }
 
-// silu(a) * b, into a. A thread has 8 numbers.
+// silu(a) * b * STREAM_SCALE, into a. A thread has 8 numbers.
 extern "C" __global__ void gate_by_silu(stored_t* a, const stored_t* b, int total) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -119,7 +107,7 @@ extern "C" __global__ void gate_by_silu(stored_t* a, const stored_t* b, int tota
     read((const stored_t*)a + 8l * i, x);
     read(b + 8l * i, y);
 #pragma unroll
-    for (int c = 0; c < 8; ++c) x[c] = x[c] / (1.0f + __expf(-x[c])) * y[c];
+    for (int c = 0; c < 8; ++c) x[c] = x[c] / (1.0f + __expf(-x[c])) * y[c] * STREAM_SCALE;
     ((Eight*)a)[i] = narrow(x);
 }
 

@@ -98,17 +98,27 @@ def error_rate(verdicts) -> float:
 
 
 def intensity(verdicts: Sequence[Verdict]) -> Table:
-    """Whether more weight moves more: each measure against no emotion, by weight."""
+    """Whether more weight moves more: each measure against no emotion, by weight.
+
+    The trend is the slope of a line through all weights, by 0.1 of weight. A step back, from one weight to the next,
+    stands with how likely it is by chance.
+    """
     cases = by_case(verdicts)
     plain = cases[PLAIN]
     weights = sorted({case.split("-")[1] for case in cases if case != PLAIN}, key=float)
-    lines = [f"| | | {' | '.join(weights)} | monotonic |", "|---" * (len(weights) + 3) + "|"]
+    lines = [f"| | | {' | '.join(weights)} | trend (p) | steps back (p) |", "|---" * (len(weights) + 4) + "|"]
+    places = np.array([0.0, *map(float, weights)])
+    centred = (places - places.mean())[:, None]
     for emotion in EMOTIONS:
         for measure in MEASURES:
-            moved = [float(differences(cases[f"{emotion}-{w}"], plain, measure.value).mean()) for w in weights]
-            steps = np.diff([0.0, *moved]) * np.sign(moved[-1])
-            cells = " | ".join(f"{value:+.2f}" for value in moved)
-            lines.append(f"| {emotion} | {measure.name} | {cells} | {'yes' if (steps >= 0).all() else 'no'} |")
+            moved = [differences(cases[f"{emotion}-{w}"], plain, measure.value) for w in weights]
+            moved = np.stack([np.zeros_like(moved[0]), *moved])  # [weights, clips]
+            slopes = (centred * moved).sum(0) / (centred**2).sum()
+            steps = np.diff(moved, axis=0) * np.sign(moved[-1].mean())
+            back = [f"{step.mean():+.2f} ({p_value(step):.1g})" for step in steps if step.mean() < 0]
+            cells = " | ".join(f"{value:+.2f}" for value in moved[1:].mean(1))
+            trend = f"{slopes.mean() / 10:+.2f} ({p_value(slopes):.1g})"
+            lines.append(f"| {emotion} | {measure.name} | {cells} | {trend} | {', '.join(back) or 'none'} |")
     return lines
 
 

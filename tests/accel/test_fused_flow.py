@@ -9,10 +9,11 @@ import torch
 
 from indextts.accel import flow_graphs
 from indextts.accel.flow_graphs import apply_flow_graphs
-from indextts.accel.fused_flow import SOURCE, apply_fused_flow, cannot_fuse, definitions
+from indextts.accel.fused_flow import SOURCE, FusedBlock, apply_fused_flow, cannot_fuse, definitions
 from indextts.accel.nvrtc import compiled
 from indextts.accel.precision import apply_precision
 from indextts.config import S2MelConfig
+from indextts.models.dit import Block
 from indextts.models.flow_matching import solve
 from tests.accel.test_flow_graphs import CASES, of
 from tests.accel.test_on_a_gpu import full_size, s2mel
@@ -31,6 +32,19 @@ WIDE = dataclasses.replace(
 def test_the_kernels_compile_where_there_is_no_gpu(dtype: torch.dtype, capability: tuple[int, int]) -> None:
     pytest.importorskip("cuda.bindings", reason="comes with PyTorch for CUDA")
     assert compiled(SOURCE, definitions(dtype, 512, 8), capability).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+@torch.inference_mode()
+def test_the_streams_are_joined_as_they_are_slowly(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    block = Block(16, 2, takes_skip=True).to(dtype)
+    x, skip = 1e5 * torch.randn(2, 5, 16), torch.randn(2, 5, 16)  # beyond what float16 holds
+    slow, fast = block.take_in(x, skip), FusedBlock.take_in(block, x, skip)  # type: ignore[arg-type]
+    exact = block.float().take_in(x, skip)
+    assert slow.dtype == fast.dtype == torch.float32
+    for joined in (slow, fast):
+        assert (joined - exact).norm() < tolerance * exact.norm()
 
 
 @pytest.mark.gpu

@@ -157,6 +157,22 @@ def test_a_moved_emotion_is_found_and_a_still_one_is_not() -> None:
     assert findings.p_value(np.array([1.0, 1.1, 0.9, 1.0])) < 1e-6
 
 
+def test_more_weight_is_a_trend_or_a_step_back() -> None:
+    verdicts = []
+    for number in range(8):
+        jitter = 0.02 * (number - 3.5)
+        verdicts += [case("none", f"s{number}", "a", 200, 2.0, -20)]
+        for name in EMOTIONS:
+            for weight, semitones, level in ((0.4, 1 + jitter, 2 + jitter), (0.8, 3 - jitter, 1 - jitter)):
+                pitch = 200 * 2 ** (semitones / 12)
+                verdicts += [case(f"{name}-{weight}", f"s{number}", "a", pitch, 2.0, level - 20)]
+    rows = {tuple(row.split(" | ")[:2]): row for row in findings.intensity(verdicts)}
+    assert rows["| happy", "F0 mean, semitones"].endswith("| +1.00 | +3.00 | +0.38 (0) | none |")
+    assert "| +2.00 | +1.00 | +0.12 (" in rows["| happy", "level, dB"]
+    assert "| -1.00 (" in rows["| happy", "level, dB"]
+    assert rows["| happy", "F0 range, semitones"].endswith("| +0.00 | +0.00 | +0.00 (1) | none |")
+
+
 def test_a_wanted_length_is_compared_with_the_free_one() -> None:
     def clip(factor: float, seconds: float) -> Verdict:
         return verdict(case=f"x{factor}", sound=Sound(seconds, 0.5, 0.0, 0.1, 0.0))
